@@ -1,0 +1,163 @@
+"""Every knob: frozen, validated, unknown keys refused, before any process or GPU is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from .errors import ConfigError
+
+MAX_SEED = 2**64 - 1
+MAX_PROMPT_CHARACTERS = 20_000
+MAX_SIDE = 4096
+
+T = TypeVar("T", bound="Settings")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} is {value!r}.", f"Allowed: {allowed}.", setting=name)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all settings: immutable, keyword-only, unknown keys refused."""
+
+
+class ChunkGeometry(Settings, frozen=True, kw_only=True):
+    """How video frames, audio samples and latents line up (spec: exact pipeline).
+
+    A chunk has `frames` video frames of which the first `motion_frames` repeat the end of the previous chunk.
+    """
+
+    frames: int = 33
+    motion_frames: int = 5
+    fps: int = 25
+    sample_rate: int = 16_000
+    window_seconds: int = 8
+    temporal_stride: int = 4
+    spatial_stride: int = 8
+
+    def __post_init__(self) -> None:
+        _require(self.temporal_stride >= 1, "temporal_stride", self.temporal_stride, "1 or more")
+        _require(self.spatial_stride >= 1, "spatial_stride", self.spatial_stride, "1 or more")
+        for name in ("frames", "motion_frames"):
+            value = getattr(self, name)
+            ok = 1 <= value <= 1025 and (value - 1) % self.temporal_stride == 0
+            _require(ok, name, value, f"1 plus a multiple of {self.temporal_stride}, at most 1025")
+        _require(self.motion_frames < self.frames, "motion_frames", self.motion_frames, f"below frames = {self.frames}")
+        _require(1 <= self.fps <= 120, "fps", self.fps, "1 to 120")
+        _require(self.sample_rate % self.fps == 0, "sample_rate", self.sample_rate, f"a multiple of fps = {self.fps}")
+        _require(1 <= self.window_seconds <= 120, "window_seconds", self.window_seconds, "1 to 120")
+        _require(self.window_frames >= self.frames, "window_seconds", self.window_seconds, "at least one chunk")
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of a chunk (33 frames -> 9)."""
+        return 1 + (self.frames - 1) // self.temporal_stride
+
+    @property
+    def motion_latents(self) -> int:
+        """Latent frames of the motion frames (5 frames -> 2)."""
+        return 1 + (self.motion_frames - 1) // self.temporal_stride
+
+    @property
+    def slice_frames(self) -> int:
+        """New frames a chunk brings (28)."""
+        return self.frames - self.motion_frames
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Audio samples behind one video frame (640)."""
+        return self.sample_rate // self.fps
+
+    @property
+    def slice_samples(self) -> int:
+        """Audio samples behind the new frames of a chunk (17,920)."""
+        return self.slice_frames * self.samples_per_frame
+
+    @property
+    def window_frames(self) -> int:
+        """Video frames covered by the sliding audio window (200)."""
+        return self.window_seconds * self.fps
+
+    @property
+    def window_samples(self) -> int:
+        """Audio samples in the sliding window (128,000)."""
+        return self.window_seconds * self.sample_rate
+
+
+class SamplerConfig(Settings, frozen=True, kw_only=True):
+    """Few-step sampling: number of model evaluations and the time shift (spec: sampling)."""
+
+    steps: int = 4
+    shift: float = 5.0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
+        _require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
+
+
+class CorrectionConfig(Settings, frozen=True, kw_only=True):
+    """What the next chunk is conditioned on; `color_strength` 1 is the published step."""
+
+    color_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
+
+
+class AudioConfig(Settings, frozen=True, kw_only=True):
+    """How sound is encoded: per chunk on a sliding window, or the whole clip at once."""
+
+    mode: Literal["stream", "whole"] = "stream"
+    loudness: float = -23.0
+    context: int = 2
+
+    def __post_init__(self) -> None:
+        _require(-70 <= self.loudness <= 0, "loudness", self.loudness, "-70 to 0 LUFS")
+        _require(0 <= self.context <= 16, "context", self.context, "0 to 16 frames on each side")
+
+
+class StreamConfig(Settings, frozen=True, kw_only=True):
+    """Everything that decides the pixels of one stream besides model, picture and sound."""
+
+    width: int
+    height: int
+    seed: int = 9999
+    prompt: str = ""
+    geometry: ChunkGeometry = ChunkGeometry()
+    sampler: SamplerConfig = SamplerConfig()
+    correction: CorrectionConfig = CorrectionConfig()
+    audio: AudioConfig = AudioConfig()
+
+    def __post_init__(self) -> None:
+        # A patch is 2 latents wide, a latent `spatial_stride` pixels: 16 pixels in the published model.
+        step = 2 * self.geometry.spatial_stride
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            _require(value > 0 and value % step == 0 and value <= MAX_SIDE, name, value,
+                     f"a multiple of {step} from {step} to {MAX_SIDE}")
+        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        _require(len(self.prompt) <= MAX_PROMPT_CHARACTERS, "prompt", f"{len(self.prompt)} characters long",
+                 f"at most {MAX_PROMPT_CHARACTERS} characters")
+
+
+def decode_config(kind: type[T], data: bytes | Mapping[str, Any], source: str) -> T:
+    """Build settings from JSON bytes or a mapping.
+
+    Args:
+        kind: The settings class.
+        data: JSON text or a plain mapping.
+        source: Where it came from, for the error message (a file, "command line" ...).
+
+    Raises:
+        ConfigError: not JSON, unknown key, wrong type or value out of range.
+    """
+    try:
+        plain = json.loads(data) if isinstance(data, bytes | bytearray) else dict(data)
+        return msgspec.convert(plain, type=kind, strict=True)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: {error}", "Correct the setting and try again.", source=source) from error
