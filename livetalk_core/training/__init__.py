@@ -1,0 +1,1 @@
+"""Training of the embedded avatar model: procedural data, model training and evaluation."""
