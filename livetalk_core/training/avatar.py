@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +17,34 @@ from .avatar_pen import Pen
 from .mouth_shape import MouthShape
 
 __all__ = [
-    "HELD_OUT_SEED", "MOUTH_INTERIOR", "Identity", "draw", "eye_boxes", "jaw_box", "mouth_box", "reference_frame",
+    "HELD_OUT_SEED",
+    "MOUTH_INTERIOR",
+    "Identity",
+    "draw",
+    "eye_boxes",
+    "jaw_box",
+    "mouth_box",
+    "reference_frame",
     "render_clip",
 ]
 
 Frame = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+Numbers = Sequence[float] | npt.NDArray[np.floating[Any]]
 
 # Extremes over all identities, mouths and poses (translation 2, 3 and rotation 2 degrees), in canvas units.
-_MOUTH_BOX = (40.0, 68.0, 88.0, 112.0)
+_MOUTH_BOX = (40.0, 66.0, 88.0, 109.0)
 _JAW_BOX = (26.0, 66.0, 102.0, 116.0)
-_EYE_BOXES = ((31.0, 32.0, 63.0, 70.0), (65.0, 32.0, 97.0, 70.0))
+_EYE_BOXES = ((28.0, 34.0, 63.0, 68.0), (65.0, 34.0, 100.0, 68.0))
 
 
 def draw(
     identity: Identity,
-    mouth: Sequence[float] | npt.NDArray[np.float32],
-    pose: Sequence[float] = (0.0, 0.0, 0.0),
+    mouth: Numbers,
+    pose: Numbers = (0.0, 0.0, 0.0),
     blink: float = 0.0,
     brow: float = 0.0,
-    gaze: Sequence[float] = (0.0, 0.0),
+    gaze: Numbers = (0.0, 0.0),
     size: int = 128,
 ) -> Frame:
     """Render one frame.

@@ -33,7 +33,9 @@ def draw_backdrop(pen: Pen, who: Identity) -> None:
     if who.backdrop == "disc":
         pen.circle(mix(light, _WHITE, 0.35), 64.0, 60.0, 58.0, alpha=150)
     elif who.backdrop == "hill":
-        pen.shape(mix(deep, who.clothes_shade, 0.1), (-4, 84), (24, 62, 104, 62, 132, 84), (132, 132), (-4, 132))
+        pen.shape(
+            mix(deep, who.clothes_shade, 0.1), (-4, 84), (24, 62, 104, 62, 132, 84), (132, 132), (-4, 132)
+        )
     elif who.backdrop == "arch":
         pen.box(mix(middle, _WHITE, 0.3), 10.0, 6.0, 118.0, 160.0, 54.0)
 
@@ -65,7 +67,11 @@ def draw_figure(
 
 def _body(pen: Pen, who: Identity, lean: float) -> None:
     pen.shape(
-        who.clothes, (0, 134), (2, 118, 20, 113, 46, 108), (82, 108), (108, 113, 126, 118, 128, 134),
+        who.clothes,
+        (0, 134),
+        (2, 118, 20, 113, 46, 108),
+        (82, 108),
+        (108, 113, 126, 118, 128, 134),
     )
     if who.collar == "hood":
         pen.shape(who.clothes_shade, (34, 112), (40, 98, 88, 98, 94, 112), (88, 126, 40, 126, 34, 112))
@@ -78,7 +84,9 @@ def _body(pen: Pen, who: Identity, lean: float) -> None:
         pen.line(who.accent, 4.5, (46, 107), (64, 127), (82, 107))
     elif who.collar == "shirt":
         for side in (-1, 1):
-            pen.shape(who.accent, (64 + side * 20, 104), (64 + side * 25, 112), (64 + side * 12, 127), (64, 116))
+            pen.shape(
+                who.accent, (64 + side * 20, 104), (64 + side * 25, 112), (64 + side * 12, 127), (64, 116)
+            )
     else:
         pen.line(who.clothes_shade, 7.0, (40, 110), (46, 124, 82, 124, 88, 110))
     if who.hair_style == "scarf":
@@ -129,8 +137,12 @@ def _beard(pen: Pen, who: Identity, lips: LipGeometry) -> None:
     upper = y + min(lips.upper, 0.0) * 0.5
     if who.beard == "full":
         pen.shape(
-            colour, (-fw - 2, 2), (-fw + 5, 8, -26, upper - 9, 0, upper - 7.5),
-            (26, upper - 9, fw - 5, 8, fw + 2, 2), (fw + 2, 60), (-fw - 2, 60),
+            colour,
+            (-fw - 2, 2),
+            (-fw + 5, 8, -26, y - 10, 0, y - 8.5),
+            (26, y - 10, fw - 5, 8, fw + 2, 2),
+            (fw + 2, 60),
+            (-fw - 2, 60),
         )
     elif who.beard == "goatee":
         pen.oval(colour, 0.0, y + 20.0 + lips.jaw_drop * 0.6, 15.0, 14.0)
@@ -146,7 +158,9 @@ def _eyes(pen: Pen, who: Identity, blink: float, brow: float, gaze: tuple[float,
             tilt = who.brow_tilt
             colour = who.brow if who.hair_style not in HAIRLESS else mix(who.brow, _INK, 0.3)
             pen.line(
-                colour, who.brow_width, (-side * 6.5, level + 0.8 + tilt),
+                colour,
+                who.brow_width,
+                (-side * 6.5, level + 0.8 + tilt),
                 (side * 0.5, level - 3.0, side * 8.0, level + 1.6 - tilt * 0.4),
             )
             if who.glasses:
@@ -161,13 +175,16 @@ def _eye(pen: Pen, who: Identity, side: int, blink: float, gaze: tuple[float, fl
     ew, eh = who.eye_width, who.eye_height
     rest = 0.5 * eh
     upper = -1.33 * eh * (1.0 - blink) + rest * blink
-    lower = 1.2 * eh * (1.0 - blink) + rest * blink
+    lower = 1.08 * eh * (1.0 - blink) + rest * blink
     if blink < 0.97:
-        opening = pen.path((-ew, 0), (-ew * 0.92, upper, ew * 0.92, upper, ew, 0),
-                           (ew * 0.92, lower, -ew * 0.92, lower, -ew, 0))
+        opening = pen.path(
+            (-ew, 0),
+            (-ew * 0.92, upper, ew * 0.92, upper, ew, 0),
+            (ew * 0.92, lower, -ew * 0.92, lower, -ew, 0),
+        )
         with pen.inside(opening):
             pen.box(_WHITE, -12, -12, 12, 12)
-            x, y = gaze[0], gaze[1]
+            x, y = gaze[0], gaze[1] - 0.5
             pen.circle(who.iris, x, y, who.iris_radius)
             pen.circle(_INK, x, y, who.iris_radius * 0.58)
             pen.circle(_WHITE, x + 1.7, y - 1.9, 1.7)
@@ -191,15 +208,18 @@ def _mouth(pen: Pen, who: Identity, lips: LipGeometry) -> None:
     # A cubic reaches 3/4 of its handles' offset from the end points.
     upper = corner + (lips.upper - corner) / 0.75
     lower = corner + (lips.lower - corner) / 0.75
-    reach = hw * lips.roundness
+    above, below = hw * lips.upper_round, hw * lips.lower_round
     with pen.placed(0.0, who.mouth_y):
         _lips(pen, who, lips, upper, lower)
-        opening = pen.path((-hw, corner), (-reach, upper, reach, upper, hw, corner),
-                           (reach, lower, -reach, lower, -hw, corner))
+        opening = pen.path(
+            (-hw, corner),
+            (-above, upper, above, upper, hw, corner),
+            (below, lower, -below, lower, -hw, corner),
+        )
         if lips.height > 0.0:
             with pen.inside(opening):
                 pen.box(MOUTH_INTERIOR, -30, -30, 30, 40)
-                pen.oval(_TONGUE, 0.0, lips.lower + 2.0, hw * 0.62, lips.tongue_height + 2.0 * (lips.height > 3.0))
+                pen.oval(_TONGUE, 0.0, lips.lower + 1.0, hw * 0.66, lips.tongue_height + 1.0)
                 pen.box(_TEETH, -hw, -30, hw, lips.upper + lips.teeth_height)
         pen.stroke(opening, who.lip_line, 2.0)
 
@@ -207,11 +227,13 @@ def _mouth(pen: Pen, who: Identity, lips: LipGeometry) -> None:
 def _lips(pen: Pen, who: Identity, lips: LipGeometry, upper: float, lower: float) -> None:
     """Fill the lip area around the opening, with a soft cupid's bow."""
     hw, corner = lips.half_width + 1.6, lips.corner
-    reach = lips.half_width * lips.roundness
+    above, below = lips.half_width * lips.upper_round, lips.half_width * lips.lower_round
     top, bottom = upper - lips.upper_lip / 0.75, lower + lips.lower_lip / 0.75
     bow = corner + 0.75 * (top - corner)
     pen.shape(
-        who.lip, (-hw, corner), (-reach * 0.9, top + 1.0, -4.0, bow - 1.2, 0.0, bow + 0.6),
-        (4.0, bow - 1.2, reach * 0.9, top + 1.0, hw, corner),
-        (reach, bottom, -reach, bottom, -hw, corner),
+        who.lip,
+        (-hw, corner),
+        (-above * 0.9, top + 1.0, -4.0, bow - 1.2, 0.0, bow + 0.6),
+        (4.0, bow - 1.2, above * 0.9, top + 1.0, hw, corner),
+        (below, bottom, -below, bottom, -hw, corner),
     )

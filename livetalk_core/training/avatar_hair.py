@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .avatar_identity import Identity
+from .avatar_identity import Identity, mix
 from .avatar_pen import Pen, Segment
 
 HAIRLESS = frozenset({"bald", "buzz", "cap", "scarf"})
@@ -17,11 +17,15 @@ def draw_back_hair(pen: Pen, who: Identity) -> None:
     fw, dark = who.face_width, who.hair_shade
     style = who.hair_style
     if style == "bun":
-        pen.circle(dark, 0.0, -46.0, 13.5)
+        pen.circle(dark, 0.0, -43.0, 12.5)
     elif style == "long":
         pen.shape(
-            dark, (-fw - 5, -8), (-fw - 6, -60, fw + 6, -60, fw + 5, -8),
-            (fw + 8, 24, fw + 10, 44, fw + 4, 62), (-fw - 4, 62), (-fw - 10, 44, -fw - 8, 24, -fw - 5, -8),
+            dark,
+            (-fw - 5, -8),
+            (-fw - 6, -60, fw + 6, -60, fw + 5, -8),
+            (fw + 8, 24, fw + 10, 44, fw + 4, 62),
+            (-fw - 4, 62),
+            (-fw - 10, 44, -fw - 8, 24, -fw - 5, -8),
         )
     elif style == "waves":
         for side in (-1, 1):
@@ -61,7 +65,9 @@ def draw_front_hair(pen: Pen, who: Identity) -> None:
         _strands(pen, who)
 
 
-def _dome(pen: Pen, who: Identity, margin: float, top: float, side: float, hairline: tuple[Segment, ...]) -> None:
+def _dome(
+    pen: Pen, who: Identity, margin: float, top: float, side: float, hairline: tuple[Segment, ...]
+) -> None:
     """Fill the shell between the outline of the hair and ``hairline`` (right temple to left temple)."""
     outer = who.face_width + margin
     peak = -(top + 0.25 * side) / 0.75
@@ -79,7 +85,9 @@ def _fringe(who: Identity) -> tuple[Segment, ...]:
         return ((fw - 1, 0), (fw - 3, -16, 12, -18, -12, -31), (-16, -23, -fw + 5, -18, -fw + 1, 0))
     if who.fringe == "bangs":
         return (
-            (fw - 1, 0), (fw - 2, -8, fw - 4, -16, fw - 8, -19), (8, -22, -8, -22, -fw + 8, -19),
+            (fw - 1, 0),
+            (fw - 2, -8, fw - 4, -16, fw - 8, -19),
+            (8, -22, -8, -22, -fw + 8, -19),
             (-fw + 4, -16, -fw + 2, -8, -fw + 1, 0),
         )
     if who.fringe == "middle":
@@ -94,8 +102,12 @@ def _strands(pen: Pen, who: Identity) -> None:
     hairline = _fringe(who)
     if who.hair_style == "side_part":
         fw = who.face_width
-        hairline = ((fw - 1, -4), (fw - 4, -20, 20, -17, 6, -19), (-6, -20, -18, -25, -21, -34),
-                    (-25, -26, -fw + 3, -20, -fw + 1, -4))
+        hairline = (
+            (fw - 1, -4),
+            (fw - 4, -20, 20, -17, 6, -19),
+            (-6, -20, -18, -25, -21, -34),
+            (-25, -26, -fw + 3, -20, -fw + 1, -4),
+        )
     _dome(pen, who, margin, 46.0 if low else 45.0, 14.0 if low else 2.0, hairline)
     if low:
         _side_locks(pen, who, margin)
@@ -107,8 +119,11 @@ def _side_locks(pen: Pen, who: Identity, margin: float) -> None:
     end = {"long": 54.0, "waves": 42.0}.get(who.hair_style, 27.0)
     for side in (-1, 1):
         pen.shape(
-            who.hair, (side * inner, -6), (side * outer, -6), (side * (outer + 3), 12, side * (outer + 2), end - 12,
-            side * (outer - 2), end), (side * (inner + 4), end - 4, side * (inner + 3), 16, side * inner, -6),
+            who.hair,
+            (side * inner, -6),
+            (side * outer, -6),
+            (side * (outer + 3), 12, side * (outer + 2), end - 12, side * (outer - 2), end),
+            (side * (inner + 4), end - 4, side * (inner + 3), 16, side * inner, -6),
         )
 
 
@@ -116,25 +131,44 @@ def _quiff(pen: Pen, who: Identity) -> None:
     fw = who.face_width
     _dome(pen, who, 2.2, 43.0, -2.0, _round_line(who))
     pen.shape(
-        who.hair, (-fw + 3, -20), (-fw - 4, -44, -18, -50, 2, -51), (22, -54, fw + 2, -47, fw - 2, -24),
-        (fw - 8, -31, 14, -32, 2, -31), (-12, -30, -fw + 10, -27, -fw + 3, -20),
+        who.hair,
+        (-fw + 3, -20),
+        (-fw - 4, -44, -18, -50, 2, -51),
+        (22, -54, fw + 2, -47, fw - 2, -24),
+        (fw - 8, -31, 14, -32, 2, -31),
+        (-12, -30, -fw + 10, -27, -fw + 3, -20),
     )
     pen.line(who.hair_shine, 3.4, (-20.0, -40.0), (-10.0, -46.0, 6.0, -45.0))
 
 
 def _buzz(pen: Pen, who: Identity) -> None:
-    _dome(pen, who, 0.6, 40.6, -8.0, ((who.face_width - 3, -12), (22, -33, 16, -30, 12, -30), (-12, -30),
-          (-16, -30, -22, -33, -who.face_width + 3, -12)))
+    _dome(
+        pen,
+        who,
+        0.6,
+        40.6,
+        -8.0,
+        (
+            (who.face_width - 3, -12),
+            (22, -33, 16, -30, 12, -30),
+            (-12, -30),
+            (-16, -30, -22, -33, -who.face_width + 3, -12),
+        ),
+    )
 
 
 def _cap(pen: Pen, who: Identity) -> None:
     fw = who.face_width
     for side in (-1, 1):
-        pen.box(who.hair, min(side * (fw + 1.5), side * (fw - 5)), -26, max(side * (fw + 1.5), side * (fw - 5)), 3, 3)
+        pen.oval(who.hair, side * (fw - 1.5), -16.0, 3.6, 12.0)
     outer = fw + 3
     pen.shape(who.clothes, (-outer, -21), (-outer, -64, outer, -64, outer, -21), (0, -27, -outer, -21))
-    pen.shape(who.clothes_shade, (-outer - 1, -20), (-24, -33, 24, -33, outer + 1, -20), (22, -25, -22, -25,
-              -outer - 1, -20))
+    pen.shape(
+        who.clothes_shade,
+        (-outer - 1, -20),
+        (-24, -33, 24, -33, outer + 1, -20),
+        (22, -25, -22, -25, -outer - 1, -20),
+    )
     pen.circle(who.accent, 0.0, -39.5, 6.0)
 
 
@@ -142,17 +176,32 @@ def _scarf(pen: Pen, who: Identity) -> None:
     fw = who.face_width
     outer = fw + 9
     pen.shape(
-        who.accent, (-outer, -4), (-outer, -66, outer, -66, outer, -4), (outer, 20, fw - 2, 32, fw - 9, 37),
-        (fw + 2, 20, fw, 0, fw - 3, -8), (fw - 6, -33, -fw + 6, -33, -fw + 3, -8),
-        (-fw, 0, -fw - 2, 20, -fw + 9, 37), (-fw + 2, 32, -outer, 20, -outer, -4),
+        who.accent,
+        (-outer, -4),
+        (-outer, -66, outer, -66, outer, -4),
+        (outer, 20, fw - 2, 32, fw - 9, 37),
+        (fw + 2, 20, fw, 0, fw - 3, -8),
+        (fw - 6, -33, -fw + 6, -33, -fw + 3, -8),
+        (-fw, 0, -fw - 2, 20, -fw + 9, 37),
+        (-fw + 2, 32, -outer, 20, -outer, -4),
     )
 
 
 def draw_scarf_wrap(pen: Pen, who: Identity) -> None:
     """Draw the part of a head scarf that lies on the shoulders; origin is the canvas."""
-    from .avatar_identity import mix
-
-    fold = mix(who.accent, who.clothes_shade, 0.22)
-    pen.shape(fold, (26, 92), (102, 92), (108, 108, 100, 120, 92, 130), (36, 130), (28, 120, 20, 108, 26, 92))
-    pen.shape(who.accent, (30, 106), (48, 122, 84, 120, 100, 102), (106, 118, 96, 126, 84, 132), (50, 132),
-              (40, 126, 32, 118, 30, 106))
+    pen.shape(
+        mix(who.accent, who.clothes_shade, 0.2),
+        (32, 82),
+        (96, 82),
+        (98, 100, 112, 108, 116, 134),
+        (12, 134),
+        (16, 108, 30, 100, 32, 82),
+    )
+    pen.shape(
+        who.accent,
+        (36, 88),
+        (40, 112, 80, 112, 95, 88),
+        (102, 110, 96, 122, 80, 134),
+        (40, 134),
+        (30, 122, 26, 108, 36, 88),
+    )

@@ -17,7 +17,19 @@ MOUTH_INTERIOR: RGB = (92, 14, 34)
 """Colour of the open mouth, the same for all identities so that its area measures the opening."""
 
 HAIR_STYLES = (
-    "crop", "side_part", "quiff", "bun", "long", "waves", "curly", "afro", "bob", "buzz", "bald", "cap", "scarf",
+    "crop",
+    "side_part",
+    "quiff",
+    "bun",
+    "long",
+    "waves",
+    "curly",
+    "afro",
+    "bob",
+    "buzz",
+    "bald",
+    "cap",
+    "scarf",
 )
 _HAIR_WEIGHTS = (1.2, 1.2, 1.0, 1.0, 1.2, 1.0, 1.0, 0.9, 1.2, 0.5, 0.5, 0.6, 0.7)
 _BEARD_STYLES = frozenset({"crop", "side_part", "quiff", "buzz", "bald", "cap", "curly"})
@@ -27,14 +39,31 @@ BACKDROPS = ("gradient", "disc", "hill", "arch")
 NOSES = ("hook", "button", "arc")
 
 _SKIN: tuple[RGB, ...] = (
-    (255, 223, 198), (247, 205, 172), (234, 184, 142), (211, 154, 110), (176, 120, 80), (138, 91, 61),
+    (255, 223, 198),
+    (247, 205, 172),
+    (234, 184, 142),
+    (211, 154, 110),
+    (176, 120, 80),
+    (138, 91, 61),
 )
 _NATURAL_HAIR: tuple[RGB, ...] = (
-    (38, 32, 40), (62, 40, 34), (92, 56, 38), (132, 80, 46), (176, 76, 40), (226, 176, 92), (242, 208, 136),
+    (38, 32, 40),
+    (62, 40, 34),
+    (92, 56, 38),
+    (132, 80, 46),
+    (176, 76, 40),
+    (226, 176, 92),
+    (242, 208, 136),
     (205, 205, 214),
 )
 _NATURAL_WEIGHTS = (3.0, 3.0, 2.5, 2.0, 1.6, 1.4, 1.0, 0.8)
-_FASHION_HAIR: tuple[RGB, ...] = ((236, 110, 150), (64, 160, 168), (128, 98, 196), (240, 128, 92), (70, 110, 190))
+_FASHION_HAIR: tuple[RGB, ...] = (
+    (236, 110, 150),
+    (64, 160, 168),
+    (128, 98, 196),
+    (240, 128, 92),
+    (70, 110, 190),
+)
 _LIPS: tuple[RGB, ...] = ((214, 62, 84), (226, 84, 96), (196, 56, 96), (232, 96, 84))
 _IRIS: tuple[RGB, ...] = ((84, 52, 34), (52, 112, 176), (66, 128, 92), (128, 82, 38), (44, 40, 52))
 _PALETTES: tuple[tuple[RGB, RGB, RGB, RGB], ...] = (
@@ -110,8 +139,12 @@ class Identity:
         style = _pick(rng, HAIR_STYLES, _HAIR_WEIGHTS)
         lashes = bool(rng.random() < (0.9 if style in ("bun", "long", "waves", "bob", "scarf") else 0.25))
         return cls(
-            seed=seed, hair_style=style, lashes=lashes,
-            **_colours(rng), **_features(rng, style, lashes), **_proportions(rng),  # type: ignore[arg-type]
+            seed=seed,
+            hair_style=style,
+            lashes=lashes,
+            **_colours(rng),
+            **_features(rng, style, lashes),
+            **_proportions(rng),  # type: ignore[arg-type]
         )
 
 
@@ -137,6 +170,15 @@ def _jitter(rng: np.random.Generator, colour: RGB, hue: float, amount: float) ->
     return red, green, blue
 
 
+def _deepen(colour: RGB) -> RGB:
+    """Darken without greying: lower value, more saturation, hue slightly towards red."""
+    h, s, v = colorsys.rgb_to_hsv(*(c / 255.0 for c in colour))
+    red, green, blue = (
+        round(c * 255.0) for c in colorsys.hsv_to_rgb((h - 0.02) % 1.0, min(s * 1.12, 1.0), v * 0.8)
+    )
+    return red, green, blue
+
+
 def _distance(first: RGB, second: RGB) -> int:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True))
 
@@ -144,7 +186,7 @@ def _distance(first: RGB, second: RGB) -> int:
 def _hair_colour(rng: np.random.Generator, skin: RGB, backdrop: RGB) -> RGB:
     """Draw a hair colour that stands out from the skin and from the backdrop."""
     while True:
-        if rng.random() < 0.14:
+        if rng.random() < 0.08:
             hair = _jitter(rng, _pick(rng, _FASHION_HAIR), 0.02, 0.04)
         else:
             hair = _jitter(rng, _pick(rng, _NATURAL_HAIR, _NATURAL_WEIGHTS), 0.008, 0.03)
@@ -177,7 +219,7 @@ def _colours(rng: np.random.Generator) -> dict[str, object]:
         "backdrop_light": light,
         "backdrop_deep": deep,
         "clothes": clothes,
-        "clothes_shade": mix(clothes, (24, 16, 48), 0.24),
+        "clothes_shade": _deepen(clothes),
         "accent": accent,
         "frame": _pick(rng, ((42, 38, 48), (120, 44, 48), (36, 62, 104))),
     }
@@ -208,8 +250,8 @@ def _proportions(rng: np.random.Generator) -> dict[str, object]:
         "eye_x": between(15.6, 17.2),
         "eye_y": between(-5.0, -3.0),
         "eye_width": between(7.6, 8.8),
-        "eye_height": between(6.8, 8.2),
-        "iris_radius": between(4.9, 5.6),
+        "eye_height": between(6.6, 7.6),
+        "iris_radius": between(5.3, 5.9),
         "brow_width": between(2.8, 3.8),
         "brow_tilt": between(-1.2, 1.0),
         "mouth_y": between(23.0, 24.5),

@@ -61,7 +61,9 @@ class Pen:
         """Fill a closed path."""
         self.fill(self.path(start, *segments), colour)
 
-    def oval(self, colour: RGB, x: float, y: float, radius_x: float, radius_y: float, alpha: int = 255) -> None:
+    def oval(
+        self, colour: RGB, x: float, y: float, radius_x: float, radius_y: float, alpha: int = 255
+    ) -> None:
         """Fill an axis-aligned ellipse given by centre and radii."""
         box = self._skia.Rect(x - radius_x, y - radius_y, x + radius_x, y + radius_y)
         self.canvas.drawOval(box, self._paint(colour, alpha))
@@ -70,7 +72,9 @@ class Pen:
         """Fill a circle."""
         self.canvas.drawCircle(x, y, radius, self._paint(colour, alpha))
 
-    def box(self, colour: RGB, left: float, top: float, right: float, bottom: float, radius: float = 0.0) -> None:
+    def box(
+        self, colour: RGB, left: float, top: float, right: float, bottom: float, radius: float = 0.0
+    ) -> None:
         """Fill a rectangle with rounded corners."""
         rect = self._skia.Rect(left, top, right, bottom)
         self.canvas.drawRoundRect(rect, radius, radius, self._paint(colour, 255))

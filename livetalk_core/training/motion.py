@@ -25,7 +25,10 @@ _MIN_GAP = 20
 
 
 def motion_track(
-    rng: np.random.Generator, mouth: npt.NDArray[np.float32], liveliness: float = 1.0, frame_rate: float = 25.0
+    rng: np.random.Generator,
+    mouth: npt.NDArray[np.float32],
+    liveliness: float = 1.0,
+    frame_rate: float = 25.0,
 ) -> MotionTrack:
     """Make the motion of a clip.
 
@@ -56,7 +59,9 @@ def motion_track(
     return track
 
 
-def _sway(rng: np.random.Generator, time: npt.NDArray[np.float64], amplitude: float) -> npt.NDArray[np.float64]:
+def _sway(
+    rng: np.random.Generator, time: npt.NDArray[np.float64], amplitude: float
+) -> npt.NDArray[np.float64]:
     """Sum two slow sines (.08-.3 Hz) whose amplitudes add up to at most ``amplitude``."""
     total = np.zeros_like(time)
     for share in (0.62, 0.38):
@@ -85,7 +90,9 @@ def _pause_starts(opening: npt.NDArray[np.float64]) -> frozenset[int]:
     """Find the first quiet frames after speech that stay quiet for ``_PAUSE_FRAMES`` frames."""
     quiet = opening < _QUIET
     starts = np.flatnonzero(quiet[1:] & ~quiet[:-1]) + 1
-    return frozenset(int(s) for s in starts if quiet[s : s + _PAUSE_FRAMES].all() and s + _PAUSE_FRAMES <= len(quiet))
+    return frozenset(
+        int(s) for s in starts if quiet[s : s + _PAUSE_FRAMES].all() and s + _PAUSE_FRAMES <= len(quiet)
+    )
 
 
 def _patience(
