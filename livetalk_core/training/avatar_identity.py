@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -137,14 +137,15 @@ class Identity:
         """Draw an identity; the same seed always gives the same identity."""
         rng = np.random.default_rng([seed, 0x11FE])
         style = _pick(rng, HAIR_STYLES, _HAIR_WEIGHTS)
+        dyed = bool(rng.random() < 0.08)
         lashes = bool(rng.random() < (0.9 if style in ("bun", "long", "waves", "bob", "scarf") else 0.25))
         return cls(
             seed=seed,
             hair_style=style,
             lashes=lashes,
-            **_colours(rng),
-            **_features(rng, style, lashes),
-            **_proportions(rng),  # type: ignore[arg-type]
+            **_colours(rng, dyed),
+            **_features(rng, style, lashes, dyed),
+            **_proportions(rng),
         )
 
 
@@ -183,10 +184,10 @@ def _distance(first: RGB, second: RGB) -> int:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def _hair_colour(rng: np.random.Generator, skin: RGB, backdrop: RGB) -> RGB:
+def _hair_colour(rng: np.random.Generator, skin: RGB, backdrop: RGB, dyed: bool) -> RGB:
     """Draw a hair colour that stands out from the skin and from the backdrop."""
     while True:
-        if rng.random() < 0.08:
+        if dyed:
             hair = _jitter(rng, _pick(rng, _FASHION_HAIR), 0.02, 0.04)
         else:
             hair = _jitter(rng, _pick(rng, _NATURAL_HAIR, _NATURAL_WEIGHTS), 0.008, 0.03)
@@ -194,7 +195,7 @@ def _hair_colour(rng: np.random.Generator, skin: RGB, backdrop: RGB) -> RGB:
             return hair
 
 
-def _colours(rng: np.random.Generator) -> dict[str, object]:
+def _colours(rng: np.random.Generator, dyed: bool) -> dict[str, Any]:
     skin = _jitter(rng, _pick(rng, _SKIN), 0.006, 0.015)
     while True:
         light, deep, clothes, accent = _pick(rng, _PALETTES)
@@ -203,7 +204,7 @@ def _colours(rng: np.random.Generator) -> dict[str, object]:
     hue = 0.015
     light, deep = _jitter(rng, light, hue, 0.02), _jitter(rng, deep, hue, 0.03)
     clothes, accent = _jitter(rng, clothes, hue, 0.03), _jitter(rng, accent, hue, 0.01)
-    hair = _hair_colour(rng, skin, deep)
+    hair = _hair_colour(rng, skin, deep, dyed)
     lip = mix(skin, _pick(rng, _LIPS), float(rng.uniform(0.68, 0.9)))
     return {
         "skin": skin,
@@ -212,7 +213,7 @@ def _colours(rng: np.random.Generator) -> dict[str, object]:
         "lip": lip,
         "lip_line": mix(lip, MOUTH_INTERIOR, 0.62),
         "hair": hair,
-        "hair_shade": mix(hair, (26, 16, 40), 0.26),
+        "hair_shade": _deepen(hair),
         "hair_shine": mix(hair, (255, 244, 230), 0.16),
         "brow": mix(hair, (40, 24, 26), 0.55),
         "iris": _pick(rng, _IRIS),
@@ -225,8 +226,8 @@ def _colours(rng: np.random.Generator) -> dict[str, object]:
     }
 
 
-def _features(rng: np.random.Generator, style: str, lashes: bool) -> dict[str, object]:
-    bearded = style in _BEARD_STYLES and not lashes and rng.random() < 0.38
+def _features(rng: np.random.Generator, style: str, lashes: bool, dyed: bool) -> dict[str, Any]:
+    bearded = style in _BEARD_STYLES and not (lashes or dyed) and rng.random() < 0.38
     return {
         "fringe": _pick(rng, FRINGES),
         "collar": _pick(rng, COLLARS),
@@ -238,7 +239,7 @@ def _features(rng: np.random.Generator, style: str, lashes: bool) -> dict[str, o
     }
 
 
-def _proportions(rng: np.random.Generator) -> dict[str, object]:
+def _proportions(rng: np.random.Generator) -> dict[str, Any]:
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
