@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from ..errors import MissingDependencyError, TrainingError
 from .avatar_draw import CANVAS, draw_backdrop, draw_figure
-from .avatar_identity import HELD_OUT_SEED, MOUTH_INTERIOR, Identity
+from .avatar_identity import HELD_OUT_SEED, MOUTH_INTERIOR, PORTRAIT_SEED, Identity
 from .avatar_pen import Pen
 from .mouth_shape import MouthShape
 
 __all__ = [
     "HELD_OUT_SEED",
     "MOUTH_INTERIOR",
+    "PORTRAIT_SEED",
     "Identity",
     "draw",
     "eye_boxes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .avatar_hair import HAIRLESS, draw_back_hair, draw_front_hair, draw_scarf_wrap
+from .avatar_hair import EAR_COVERING, HAIRLESS, draw_back_hair, draw_front_hair, draw_scarf_wrap
 from .avatar_identity import MOUTH_INTERIOR, RGB, Identity, mix
 from .avatar_pen import Pen
 from .mouth_shape import LipGeometry, MouthShape, lip_geometry
@@ -80,8 +80,8 @@ def _body(pen: Pen, who: Identity, lean: float) -> None:
     if who.collar == "crew":
         pen.line(who.accent, 5.0, (46, 108), (48, 121, 80, 121, 82, 108))
     elif who.collar == "vneck":
-        pen.shape(who.skin_shade, (47, 107), (64, 126), (81, 107))
-        pen.line(who.accent, 4.5, (46, 107), (64, 127), (82, 107))
+        pen.shape(who.skin_shade, (50, 106), (64, 126), (78, 106))
+        pen.line(who.accent, 4.5, (47, 108), (64, 127), (81, 108))
     elif who.collar == "shirt":
         for side in (-1, 1):
             pen.shape(
@@ -111,7 +111,7 @@ def _face_path(pen: Pen, who: Identity, jaw_drop: float) -> skia.Path:
 
 def _head(pen: Pen, who: Identity, face: skia.Path, lips: LipGeometry) -> None:
     fw = who.face_width
-    if who.hair_style != "scarf":
+    if who.hair_style not in EAR_COVERING:
         for side in (-1, 1):
             pen.oval(who.skin, side * fw, 2.0, 6.2, 9.0)
             pen.oval(who.skin_shade, side * (fw + 0.6), 2.0, 3.0, 5.2)

@@ -8,6 +8,9 @@ from .avatar_pen import Pen, Segment
 HAIRLESS = frozenset({"bald", "buzz", "cap", "scarf"})
 """Styles without a front layer of hair strands."""
 
+EAR_COVERING = frozenset({"long", "waves", "bob", "scarf"})
+"""Styles that hide the ears."""
+
 _CURLS_FRONT = ((-31, -27, 10), (-21, -37, 11), (-7, -42, 12), (8, -42, 12), (22, -37, 11), (31, -27, 10))
 _CURLS_BACK = ((-37, -18, 12), (-39, -2, 12), (-37, 13, 10), (37, -18, 12), (39, -2, 12), (37, 13, 10))
 
@@ -37,7 +40,14 @@ def draw_back_hair(pen: Pen, who: Identity) -> None:
     elif style == "afro":
         pen.oval(dark, 0.0, -14.0, fw + 17, 44.0)
     elif style == "bob":
-        pen.box(dark, -fw - 8, -44, fw + 8, 32, 30)
+        pen.shape(
+            dark,
+            (-fw - 6, -6),
+            (-fw - 8, -60, fw + 8, -60, fw + 6, -6),
+            (fw + 9, 14, fw + 7, 34, fw - 8, 35),
+            (-fw + 8, 35),
+            (-fw - 7, 34, -fw - 9, 14, -fw - 6, -6),
+        )
     elif style == "scarf":
         pen.oval(who.accent, 0.0, -4.0, fw + 9, 47.0)
 
@@ -120,10 +130,11 @@ def _side_locks(pen: Pen, who: Identity, margin: float) -> None:
     for side in (-1, 1):
         pen.shape(
             who.hair,
-            (side * inner, -6),
-            (side * outer, -6),
-            (side * (outer + 3), 12, side * (outer + 2), end - 12, side * (outer - 2), end),
-            (side * (inner + 4), end - 4, side * (inner + 3), 16, side * inner, -6),
+            (side * (who.face_width - 1), -4),
+            (side * (outer - 2), 2),
+            (side * outer, 13),
+            (side * (outer + 2), 24, side * (outer + 2), end - 12, side * (outer - 2), end),
+            (side * (inner + 4), end - 4, side * (inner + 1), 20, side * (who.face_width - 1), -4),
         )
 
 

@@ -13,6 +13,9 @@ RGB = tuple[int, int, int]
 HELD_OUT_SEED = 1_000_000
 """Identities with this seed or a larger one are kept for evaluation and never trained on."""
 
+PORTRAIT_SEED = 1_000_057
+"""Held-out identity of the portrait that comes with the package (assets/portrait.png)."""
+
 MOUTH_INTERIOR: RGB = (92, 14, 34)
 """Colour of the open mouth, the same for all identities so that its area measures the opening."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("skia")
 
 from livetalk_core.errors import TrainingError
 from livetalk_core.training.avatar import (
     HELD_OUT_SEED,
+    PORTRAIT_SEED,
     Identity,
     draw,
     eye_boxes,
@@ -110,6 +114,13 @@ def test_reference_is_closed_and_awake() -> None:
     first = reference_frame(who, np.random.default_rng(1))
     assert np.array_equal(first, reference_frame(who, np.random.default_rng(1)))
     assert (np.abs(first.astype(int) - (92, 14, 34)).sum(-1) < 20).sum() < 6
+
+
+def test_bundled_portrait_shows_a_held_out_identity() -> None:
+    with Image.open(files("livetalk_core") / "assets" / "portrait.png") as picture:
+        bundled = np.asarray(picture.convert("RGB"), np.float32)
+    assert PORTRAIT_SEED >= HELD_OUT_SEED
+    assert np.abs(bundled - draw(Identity.from_seed(PORTRAIT_SEED), CLOSED, size=512)).mean() < 1.0
 
 
 def speech(frames: int = 200) -> np.ndarray:
