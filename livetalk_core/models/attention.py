@@ -47,7 +47,9 @@ def attention_function(name: str = "native") -> AttentionFunction:
         backend = AttentionBackendName(name)
     except ValueError:
         known = ", ".join(sorted(b.value for b in AttentionBackendName))
-        raise ConfigError(f"unknown attention backend {name!r}", hint=f"choose one of: {known}") from None
+        raise ConfigError(
+            f"Unknown attention backend {name!r}.", hint=f"Choose native or one of: {known}."
+        ) from None
     return partial(dispatch_attention_fn, backend=backend)
 
 

@@ -158,7 +158,7 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
         text_len = self.config.text_len
         if context.shape[1] > text_len:
             raise ConfigError(
-                f"the text context has {context.shape[1]} rows, the model takes at most {text_len}",
+                f"The text context has {context.shape[1]} rows, the model takes at most {text_len}.",
                 hint="Shorten the prompt.",
             )
         padded = nn.functional.pad(context.to(self.residual_dtype), (0, 0, 0, text_len - context.shape[1]))
@@ -173,7 +173,7 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
         scale = self.config.vae_scale
         if windows.ndim != 5 or windows.shape[1] % scale != 1 % scale:
             raise ConfigError(
-                f"audio windows of shape {tuple(windows.shape)} do not fill latent frames",
+                f"Audio windows of shape {tuple(windows.shape)} do not fill latent frames.",
                 hint=f"Give [B, F, window, layers, channels] with F = 1 + {scale}*n.",
             )
         tokens = self.audio_proj(windows.to(self.residual_dtype))
@@ -198,7 +198,11 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
 
         Returns:
             Velocity (noise - clean), float32 ``[B, out_dim, T, h, w]``.
+
+        Raises:
+            ConfigError: for inputs whose shapes do not fit the model or each other.
         """
+        self._check_inputs(latents, y, audio)
         shard, dtype = self._shard, self.residual_dtype
         embedded = self.patch_embedding(torch.cat([latents, y], dim=1).to(dtype))
         frames, rows, columns = embedded.shape[2:]
@@ -245,16 +249,40 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
 
     def _rotations(self, frames: int, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """This rank's rotation tables, cached per grid."""
+        if torch.compiler.is_compiling():
+            # A compiled graph reuses its memory: a tensor made in it must not outlive it.
+            return self._make_rotations(frames, rows, columns, device)
         key = (frames, rows, columns, str(device))
-        if key in self._rope_cache:
-            return self._rope_cache[key]
+        if key not in self._rope_cache:
+            # A table first made by inference must serve training too.
+            with torch.inference_mode(False):
+                self._rope_cache[key] = self._make_rotations(frames, rows, columns, device)
+        return self._rope_cache[key]
+
+    def _make_rotations(
+        self, frames: int, rows: int, columns: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         head_dim = self.config.dim // self.config.num_heads
         cos, sin = rope_table(frames, rows, columns, head_dim, device)
-        table = self._shard.split(cos.unsqueeze(0)).squeeze(0), self._shard.split(sin.unsqueeze(0)).squeeze(0)
-        # A compiled graph reuses its memory, so that a tensor made while tracing must not be kept.
-        if not torch.compiler.is_compiling():
-            self._rope_cache[key] = table
-        return table
+        return self._shard.split(cos.unsqueeze(0)).squeeze(0), self._shard.split(sin.unsqueeze(0)).squeeze(0)
+
+    def _check_inputs(self, latents: Tensor, y: Tensor, audio: AudioConditioning) -> None:
+        """Refuse shapes that would fail deep inside or, worse, be computed with the wrong speech."""
+        if latents.shape[1] + y.shape[1] != self.config.in_dim or latents.shape[2:] != y.shape[2:]:
+            raise ConfigError(
+                f"Latents {tuple(latents.shape)} and conditioning {tuple(y.shape)} do not make "
+                f"{self.config.in_dim} channels of one size."
+            )
+        if any(size % patch for size, patch in zip(latents.shape[2:], self.patch_size, strict=True)):
+            raise ConfigError(
+                f"Latents {tuple(latents.shape)} do not divide into patches of {self.patch_size}.",
+                hint="Use a width and height that are multiples of 16.",
+            )
+        frames = latents.shape[2] // self.patch_size[0]
+        if audio.blocks and audio.blocks[0].key.shape[1] != frames:
+            raise ConfigError(
+                f"The speech covers {audio.blocks[0].key.shape[1]} latent frames, the latents have {frames}."
+            )
 
     def _unpatchify(self, patches: Tensor, frames: int, rows: int, columns: int) -> Tensor:
         """Head vectors ``[B, L, p*q*r*C]``, channel last inside -> float32 ``[B, C, T, h, w]``."""
