@@ -1,11 +1,11 @@
 """Which frames, samples and audio features belong to chunk k; integers only.
 
 Two modes (spec: audio per chunk). In *stream* mode chunk k brings the `slice_frames` frames from
-`k * slice_frames` on and is decoded with `motion_frames` older frames in front, which are never handed out.
-In *whole* mode chunk 0 hands out all its frames and every later chunk its last `slice_frames`, so that video
-frame i lies over audio frame i. The published code hands out only `slice_frames` of chunk 0 there, which shows
-the picture `motion_frames` early, and it drops the last window; in both modes it drops what does not fill a
-chunk. Here the tail is padded with silence and trimmed after decoding.
+`k * slice_frames` on; it is decoded with `motion_frames` older frames in front, which are not handed out.
+In *whole* mode chunk 0 hands out all its frames, every later chunk its last `slice_frames`, so that video
+frame i lies over audio frame i. The published code hands out only `slice_frames` of chunk 0 there, which
+shows the picture `motion_frames` early, and it drops the last window; in both modes it drops what does not
+fill a chunk. Here the tail is padded with silence and trimmed after decoding.
 """
 
 from __future__ import annotations

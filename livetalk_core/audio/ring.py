@@ -44,7 +44,7 @@ def check_samples(samples: NDArray[np.floating], sample_rate: int, first: int = 
 
 @dataclass(frozen=True)
 class AudioRing:
-    """The newest samples of a stream, oldest first, silence before its start. A value: `push` makes another."""
+    """The newest samples, oldest first, silence before the start. A value: `push` makes another."""
 
     samples: Samples
 
