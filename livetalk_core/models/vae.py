@@ -1,0 +1,181 @@
+"""The Wan video VAE: the library's class and weights, run in the form that is fastest on this device.
+
+`WanVideoVAE` walks the layers of a `diffusers.AutoencoderKLWan` itself: a whole group of frames at a time, channels-last,
+with the convolution form of `vae_layers`. The function is the library's (and the published one's) up to summation order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanAttentionBlock, WanResample
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from .vae_layers import (
+    CausalHistory,
+    PlaneOperations,
+    WholePlane,
+    causal_conv,
+    channels_last,
+    choose_form,
+    plane_attention,
+    planar_conv,
+    rms_norm,
+)
+
+# Latent frames coded in one go. On a CPU a whole chunk amortises the calls; on a GPU a group bounds the memory.
+GROUP_LATENTS = {"cpu": 64, "cuda": 4}
+
+
+class WanVideoVAE(nn.Module):
+    """Encode and decode video with an `AutoencoderKLWan`.
+
+    Args:
+        vae: The library's module with its weights; its parameters are used in place.
+        plane: How operations across a plane are done (one rank, or a spatial split).
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, plane: PlaneOperations | None = None) -> None:
+        super().__init__()
+        if vae.config.is_residual:
+            raise CheckpointError("The VAE is of the residual kind (Wan2.2).", "Use the Wan2.1 VAE.", key="is_residual")
+        self.vae = vae
+        self.plane: PlaneOperations = plane or WholePlane()
+        self.patch: int = vae.config.patch_size or 1
+        channels_last(vae)
+        shape = (1, -1, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(vae.config.latents_mean).view(shape), persistent=False)
+        inv_std = 1.0 / torch.tensor(vae.config.latents_std)
+        self.register_buffer("inv_std", inv_std.view(shape), persistent=False)
+
+    @property
+    def config(self) -> Any:
+        """The library module's configuration."""
+        return self.vae.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.vae.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.vae.parameters()).device
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video [B,3,F,H,W] in [-1,1], F = 1 + 4n -> normalised latents [B,16,1+n,h,w] (the mean, no sampling)."""
+        return (self.moments(video).chunk(2, dim=1)[0] - self._like(self.mean)) * self._like(self.inv_std)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents [B,16,T,h,w] -> video [B,3,1+4(T-1),H,W] clamped to [-1,1]."""
+        raw = latents.to(self.dtype) / self._like(self.inv_std) + self._like(self.mean)
+        return self.decode_raw(raw).clamp(-1.0, 1.0)
+
+    def moments(self, video: Tensor) -> Tensor:
+        """Video -> un-normalised mean and log-variance [B,32,T,h,w]."""
+        x = _patchify(video.to(self.dtype), self.patch).contiguous(memory_format=torch.channels_last_3d)
+        history, stride = CausalHistory(), 4
+        group = GROUP_LATENTS.get(x.device.type, 4) * stride
+        bounds = [0, *range(1 + group - stride, x.shape[2], group), x.shape[2]]
+        parts = [self._encode_group(x[:, :, a:b], history) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return self._conv(self.vae.quant_conv, torch.cat(parts, dim=2), history)
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Un-normalised latents -> video, not clamped (training needs the gradient outside [-1,1])."""
+        history = CausalHistory()
+        x = latents.contiguous(memory_format=torch.channels_last_3d)
+        x = self._conv(self.vae.post_quant_conv, x, history)
+        group = GROUP_LATENTS.get(x.device.type, 4)
+        parts = [self._decode_group(x[:, :, a : a + group], history, a == 0) for a in range(0, x.shape[2], group)]
+        return _unpatchify(torch.cat(parts, dim=2), self.patch)
+
+    def _like(self, buffer: Tensor) -> Tensor:
+        return buffer.to(self.device, self.dtype)
+
+    def _conv(self, layer: nn.Conv3d, x: Tensor, history: CausalHistory) -> Tensor:
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        return causal_conv(layer, x, history, self.plane, choose_form(x.device, dtype))
+
+    def _resnet(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+        shortcut = block.conv_shortcut
+        skip = x if isinstance(shortcut, nn.Identity) else self._conv(shortcut, x, history)
+        x = self._conv(block.conv1, F.silu(rms_norm(block.norm1, x)), history)
+        return skip + self._conv(block.conv2, F.silu(rms_norm(block.norm2, x)), history)
+
+    def _middle(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+        x = self._resnet(block.resnets[0], x, history)
+        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
+            x = self._resnet(resnet, plane_attention(attention, x, self.plane), history)
+        return x
+
+    def _tail(self, coder: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+        return self._conv(coder.conv_out, F.silu(rms_norm(coder.norm_out, x)), history)
+
+    def _encode_group(self, x: Tensor, history: CausalHistory) -> Tensor:
+        encoder = self.vae.encoder
+        x = self._conv(encoder.conv_in, x, history)
+        for block in encoder.down_blocks:
+            if isinstance(block, WanResample):
+                x = self._downsample(block, x, history)
+            elif isinstance(block, WanAttentionBlock):
+                x = plane_attention(block, x, self.plane)
+            else:
+                x = self._resnet(block, x, history)
+        return self._tail(encoder, self._middle(encoder.mid_block, x, history), history)
+
+    def _decode_group(self, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
+        decoder = self.vae.decoder
+        x = self._middle(decoder.mid_block, self._conv(decoder.conv_in, x, history), history)
+        for block in decoder.up_blocks:
+            for resnet in block.resnets:
+                x = self._resnet(resnet, x, history)
+            for upsampler in block.upsamplers or []:
+                x = self._upsample(upsampler, x, history, first)
+        return self._tail(decoder, x, history)
+
+    def _downsample(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+        x = planar_conv(block.resample[1], self.plane.pad(x, 0, 1, 0, 1))
+        if block.mode != "downsample3d":
+            return x
+        # The very first frame passes without the time convolution; later pairs also see the frame before them.
+        first = id(block.time_conv) not in history.frames
+        x = history.extend(block.time_conv, x, keep=1)
+        if x.shape[2] == 1:
+            return x
+        halved = F.conv3d(x, block.time_conv.weight, block.time_conv.bias, stride=(2, 1, 1))
+        return torch.cat([x[:, :, :1], halved], dim=2) if first else halved
+
+    def _upsample(self, block: nn.Module, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
+        if block.mode == "upsample3d":
+            # The first latent frame becomes one video frame and leaves no history behind.
+            head, rest = (x[:, :, :1], x[:, :, 1:]) if first else (None, x)
+            if rest.shape[2]:
+                rest = _interleave(self._conv(block.time_conv, rest, history))
+            x = rest if head is None else torch.cat([head, rest], dim=2) if rest.shape[2] else head
+        x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+        return planar_conv(block.resample[1], self.plane.pad(x, 1, 1, 1, 1))
+
+
+def _interleave(x: Tensor) -> Tensor:
+    """The two channel halves become consecutive frames: [B,2C,T,H,W] -> [B,C,2T,H,W]."""
+    return torch.stack(x.chunk(2, dim=1), dim=3).flatten(2, 3)
+
+
+def _patchify(x: Tensor, patch: int) -> Tensor:
+    """Fold patch x patch pixels into channels, in the library's order."""
+    if patch == 1:
+        return x
+    x = x.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))
+    # [B,C,F,h,p(row),w,q(column)] -> [B,C,q,p,F,h,w]
+    return x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+
+
+def _unpatchify(x: Tensor, patch: int) -> Tensor:
+    """Inverse of `_patchify`."""
+    if patch == 1:
+        return x
+    x = x.unflatten(1, (-1, patch, patch))
+    # [B,C,q,p,F,h,w] -> [B,C,F,h,p,w,q]
+    return x.permute(0, 1, 4, 5, 3, 6, 2).flatten(3, 4).flatten(4, 5)
