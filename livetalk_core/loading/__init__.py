@@ -1,0 +1,30 @@
+"""The only reader of weight files: find, verify and stream a model; convert and save models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .layout import Replacements
+    from .load import load_model
+    from .random_model import random_model
+    from .save import export_published, save_model
+
+__all__ = ["Replacements", "export_published", "load_model", "random_model", "save_model"]
+
+_HOMES = {
+    "Replacements": "layout",
+    "export_published": "save",
+    "load_model": "load",
+    "random_model": "random_model",
+    "save_model": "save",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that the converter's child process and `livetalk convert` do not import the model libraries.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

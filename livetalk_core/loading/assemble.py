@@ -1,0 +1,303 @@
+"""Meta-built modules get their weights tensor by tensor; all is checked before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError, DeviceError
+from ..models.key_rules import Transform
+from ..models.state_dict_adapter import StateDictAdapter, Targets
+from .safetensors_header import checkpoint_error
+from .safetensors_stream import WeightSet
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class AssemblyPlan:
+    """Which tensor of which file fills which parameter of one module; made from headers alone.
+
+    Attributes:
+        component: What the module is, for messages.
+        module: The module, its parameters on the meta device.
+        weights: Where its tensors come from.
+        routes: Tensor name -> the parameters it fills, and how.
+        absent: Parameters no file has; they are zero.
+        dtype: Number format of the weights; see `parameter_dtype` for the exceptions.
+    """
+
+    component: str
+    module: nn.Module
+    weights: WeightSet
+    routes: Mapping[str, Targets]
+    absent: tuple[str, ...]
+    dtype: torch.dtype
+
+    @property
+    def config(self) -> Any:
+        """The module's configuration."""
+        return self.module.config
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory the filled module takes."""
+        unique = {id(value): (name, value) for name, value in self.module.state_dict(keep_vars=True).items()}
+        return sum(
+            value.numel() * parameter_dtype(self.module, name, value.dtype, self.dtype).itemsize
+            for name, value in unique.values()
+        )
+
+    def fill(self, device: torch.device) -> nn.Module:
+        """Stream the weights in; the module comes back on `device`, in evaluation mode, without gradients.
+
+        Raises:
+            CheckpointError: a file changed or became unreadable meanwhile.
+            DeviceError: out of memory.
+        """
+        try:
+            for key, tensor in self.weights.stream(self.routes, device):
+                for target, transform in self.routes[key]:
+                    place(self.module, target, transform(tensor), self.dtype, device)
+            for name in self.absent:
+                shape = self.module.get_parameter(name).shape
+                place(self.module, name, torch.zeros(shape), self.dtype, device)
+            finish(self.module, device)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise DeviceError(
+                f"{device} ran out of memory while loading the {self.component} from {self.weights.source}.",
+                "Free memory, use bf16, or use a device with more memory.",
+                device=str(device),
+            ) from error
+        return self.module
+
+
+def plan_assembly(
+    component: str, module: nn.Module, weights: WeightSet, adapter: StateDictAdapter, dtype: torch.dtype
+) -> AssemblyPlan:
+    """Match a weight file against a meta-built module, by names and shapes.
+
+    Args:
+        component: What the module is, for messages ("transformer", "VAE" ...).
+        module: Built on the meta device.
+        weights: Verified weight files.
+        adapter: Names in the files -> names in the module.
+        dtype: Number format wanted.
+
+    Raises:
+        CheckpointError: missing, unexpected, doubly given or wrongly shaped tensors.
+    """
+    expected: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    canonical = _canonical_names(expected)
+    routes: dict[str, Targets] = {}
+    unexpected: list[str] = []
+    filled: dict[str, tuple[str, str]] = {}
+    for key in _useful(weights, adapter):
+        targets = adapter.targets(key)
+        if not targets or any(target not in expected for target, _ in targets):
+            unexpected.append(key)
+            continue
+        kept = [pair for pair in targets if _claims(pair[0], key, canonical, filled, weights)]
+        for target, transform in kept:
+            _check_shape(component, weights, key, transform, target, expected[target])
+        if kept:
+            routes[key] = kept
+    _refuse_unexpected(component, weights, unexpected)
+    missing = [name for name, first in canonical.items() if name == first and first not in filled]
+    absent = tuple(name for name in missing if name in adapter.optional)
+    _refuse_missing(component, weights, [name for name in missing if name not in absent])
+    return AssemblyPlan(component, module, weights, routes, absent, dtype)
+
+
+def library_shapes(weights: WeightSet, adapter: StateDictAdapter) -> dict[str, tuple[int, ...]]:
+    """Shapes a weight file would give a module, under the module's names; used to infer a configuration.
+
+    Names the adapter does not know are left out here and refused by `plan_assembly`.
+    """
+    return {
+        target: _transformed_shape(weights, key, transform)
+        for key in _useful(weights, adapter)
+        for target, transform in adapter.targets(key) or ()
+    }
+
+
+def _useful(weights: WeightSet, adapter: StateDictAdapter) -> Iterator[str]:
+    return (key for key in weights if not adapter.ignored(key) and not weights.is_scale(key))
+
+
+def parameter_dtype(module: nn.Module, name: str, stored: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """Number format of one parameter: `dtype`, or float32 where its class asks for it; integers stay."""
+    if not stored.is_floating_point:
+        return stored
+    keep: Sequence[str] = getattr(module, "_keep_in_fp32_modules", None) or ()
+    # diffusers keeps them in every format; transformers only where float16 could overflow.
+    applies = dtype is torch.float16 or _is_diffusers(module)
+    return torch.float32 if applies and any(part in keep for part in name.split(".")) else dtype
+
+
+def place(module: nn.Module, name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    """Put `value` in the place of the parameter or buffer `name`, in its own memory on `device`."""
+    parent_name, _, leaf = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    target_dtype = parameter_dtype(module, name, getattr(parent, leaf).dtype, dtype)
+    if device.type != "cpu" and value.dtype == target_dtype and _owns_storage(value):
+        own = value
+    else:
+        # On the CPU `value` lies in the mapped file, which must be let go.
+        own = torch.empty(value.shape, dtype=target_dtype, device=device)
+        own.copy_(value)
+    if leaf in parent._parameters:
+        parent._parameters[leaf] = nn.Parameter(own, requires_grad=False)
+    else:
+        parent._buffers[leaf] = own
+
+
+def finish(module: nn.Module, device: torch.device) -> None:
+    """Rebuild buffers that no file holds, switch to evaluation without gradients."""
+    for name, buffer in list(module.named_buffers()):
+        parent_name, _, leaf = name.rpartition(".")
+        if leaf == "position_ids" and buffer.is_meta:
+            ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            module.get_submodule(parent_name)._buffers[leaf] = ids
+        elif buffer.is_meta:
+            raise CheckpointError(
+                f"{type(module).__name__}: buffer {name!r} cannot be rebuilt.",
+                "This version of its library is not supported; see `livetalk doctor`.",
+                key=name,
+            )
+    module.requires_grad_(False).to(device).eval()
+
+
+def _is_diffusers(module: nn.Module) -> bool:
+    return any(cls.__module__.startswith("diffusers.") for cls in type(module).__mro__)
+
+
+def _owns_storage(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def _canonical_names(expected: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> first name of the same (tied) parameter."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(value), name) for name, value in expected.items()}
+
+
+def _claims(
+    target: str,
+    key: str,
+    canonical: Mapping[str, str],
+    filled: dict[str, tuple[str, str]],
+    weights: WeightSet,
+) -> bool:
+    """Whether `key` is the one to fill `target`; a tied parameter stored twice is read once."""
+    name = canonical[target]
+    if name not in filled:
+        filled[name] = (target, key)
+        return True
+    other_target, other_key = filled[name]
+    if other_target == target:
+        raise checkpoint_error(
+            weights.path_of(key),
+            f"{key!r} and {other_key!r} both fill {target!r}",
+            "Keep one of the two spellings.",
+            key=key,
+        )
+    return False
+
+
+def _transformed_shape(weights: WeightSet, key: str, transform: Transform) -> tuple[int, ...]:
+    entry = weights.entry(key)
+    try:
+        return tuple(transform(torch.empty(entry.shape, dtype=entry.dtype, device="meta")).shape)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise checkpoint_error(
+            weights.path_of(key),
+            f"{key!r} has the unusable shape {list(entry.shape)}",
+            "The file belongs to another model.",
+            key=key,
+        ) from error
+
+
+def _check_shape(
+    component: str, weights: WeightSet, key: str, transform: Transform, target: str, expected: Tensor
+) -> None:
+    entry = weights.entry(key)
+    shape = _transformed_shape(weights, key, transform)
+    if shape != tuple(expected.shape):
+        raise checkpoint_error(
+            weights.path_of(key),
+            f"{key!r} of shape {list(entry.shape)} gives {list(shape)}, "
+            f"the {component} has {list(expected.shape)}",
+            "The file belongs to a model of another size.",
+            key=key,
+        )
+    if expected.dtype.is_floating_point != entry.dtype.is_floating_point:
+        raise checkpoint_error(
+            weights.path_of(key),
+            f"{key!r} holds {entry.dtype}, the {component} needs floating point numbers",
+            "Quantised files other than scaled 8-bit floats are not supported.",
+            key=key,
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+
+
+def _refuse_unexpected(component: str, weights: WeightSet, names: Sequence[str]) -> None:
+    if names:
+        raise checkpoint_error(
+            weights.path_of(names[0]),
+            f"holds tensors that the {component} does not have: {_shown(names)}",
+            "The file belongs to another model or another component.",
+            key=names[0],
+        )
+
+
+def _refuse_missing(component: str, weights: WeightSet, names: Sequence[str]) -> None:
+    if names:
+        raise checkpoint_error(
+            _one_file(weights),
+            f"lacks tensors of the {component}: {_shown(names)}",
+            "Complete the download, or check that the file belongs to this component.",
+            key=names[0],
+        )
+
+
+def _one_file(weights: WeightSet) -> Path:
+    return weights.files[0].path if len(weights.files) == 1 else weights.source
+
+
+def build_on_meta(component: str, source: Path, build: Callable[[], Any]) -> Any:
+    """Run a constructor on the meta device, where it costs no memory.
+
+    Raises:
+        CheckpointError: the configuration does not describe a model.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except ConfigError as error:
+        raise checkpoint_error(
+            source, f"does not describe a {component} ({error.message})", error.hint
+        ) from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        ZeroDivisionError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise checkpoint_error(
+            source,
+            f"does not describe a {component} ({error})",
+            "Use the configuration that belongs to the weights.",
+        ) from error

@@ -1,0 +1,157 @@
+"""Load a model: find its files, verify all headers, check memory, then stream every weight to its place."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models.bundle import ModelBundle, ModelDefaults
+from ..models.encoders import load_tokenizer
+from ..models.vae import WanVideoVAE
+from .assemble import AssemblyPlan
+from .components import plan_audio_encoder, plan_image_encoder, plan_text_encoder, plan_transformer, plan_vae
+from .layout import MANIFEST, ModelFiles, Replacements, find_model
+from .manifest import (
+    PUBLISHED_DEFAULTS,
+    PUBLISHED_NAME,
+    Manifest,
+    read_audio_normalise,
+    read_manifest,
+    require_equal,
+)
+from .placement import Placement, choose_placement, require_memory
+from .random_model import PREFIX, random_model
+
+logger = logging.getLogger("livetalk")
+
+
+def load_model(
+    path: str | Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    replacements: Replacements | None = None,
+) -> ModelBundle:
+    """Load a model from a folder, or make one with random weights.
+
+    All headers are verified and all names and shapes matched before any weight is read; then tensors go one
+    by one to `device` and `dtype`, so that the extra memory stays below one shard.
+
+    Args:
+        path: A model folder (published or our own layout), None or "embedded" for the one in the package, or
+            "random:14b" / "random:tiny".
+        device: "auto", "cpu", "cuda", "cuda:1" ...
+        dtype: Format of transformer, VAE and text encoder: "auto", "fp32", "bf16", "fp16". The image
+            encoder is float16 on a GPU and float32 elsewhere, the audio encoder always float32, as published.
+        replacements: Files used in place of the folder's own.
+
+    Raises:
+        CheckpointError: missing, incomplete, damaged, hostile or wrong files, each named.
+        DeviceError: a device or format this machine does not offer, or too little memory.
+    """
+    if isinstance(path, str) and path.startswith(PREFIX):
+        return random_model(path.removeprefix(PREFIX), device, dtype)
+    place_on = choose_placement(device, dtype)
+    files = find_model(path, replacements)
+    manifest = _manifest(files)
+    audio_normalise = read_audio_normalise(files.audio_preprocessor)
+    plans = _plans(files, place_on)
+    _require_matching(plans)
+    require_memory(sum(plan.needed_bytes for plan in plans.values()), place_on.device, manifest.name)
+    tokenizer = None if files.tokenizer is None else load_tokenizer(files.tokenizer)
+    revision = _revision(files, plans)
+    modules = {name: plan.fill(place_on.device) for name, plan in plans.items()}
+    logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
+    return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
+
+
+def _manifest(files: ModelFiles) -> Manifest:
+    if files.kind == "livetalk":
+        return read_manifest(files.folder / MANIFEST)
+    return Manifest(name=files.folder.absolute().name or PUBLISHED_NAME, defaults=PUBLISHED_DEFAULTS)
+
+
+def _plans(files: ModelFiles, place_on: Placement) -> dict[str, AssemblyPlan]:
+    audio = plan_audio_encoder(files.audio_encoder, place_on.audio_dtype)
+    image = plan_image_encoder(files.image_encoder, place_on.image_dtype)
+    # The published configuration leaves these out, because they are those of its encoders.
+    absent = {
+        "audio_layers": audio.config.num_hidden_layers,
+        "audio_channels": audio.config.hidden_size,
+        "clip_dim": image.config.hidden_size,
+    }
+    plans = {
+        "transformer": plan_transformer(files.transformer, place_on.dtype, absent),
+        "vae": plan_vae(files.vae, place_on.dtype),
+        "audio_encoder": audio,
+        "image_encoder": image,
+    }
+    if files.text_encoder is not None:
+        plans["text_encoder"] = plan_text_encoder(files.text_encoder, place_on.text_dtype)
+    return plans
+
+
+def _require_matching(plans: Mapping[str, AssemblyPlan]) -> None:
+    """The transformer must fit the encoders and the VAE it is used with."""
+    wanted = plans["transformer"].config
+    audio, image, vae = (plans[name] for name in ("audio_encoder", "image_encoder", "vae"))
+    require_equal(
+        "layers of the audio encoder",
+        wanted.audio_layers,
+        audio.config.num_hidden_layers,
+        audio.weights.source,
+    )
+    require_equal(
+        "width of the audio encoder", wanted.audio_channels, audio.config.hidden_size, audio.weights.source
+    )
+    require_equal(
+        "width of the image encoder", wanted.clip_dim, image.config.hidden_size, image.weights.source
+    )
+    require_equal("latent channels of the VAE", wanted.out_dim, vae.config.z_dim, vae.weights.source)
+    if "text_encoder" in plans:
+        text = plans["text_encoder"]
+        require_equal("width of the text encoder", wanted.text_dim, text.config.d_model, text.weights.source)
+
+
+def _revision(files: ModelFiles, plans: Mapping[str, AssemblyPlan]) -> str:
+    """A fingerprint of everything that decides the pixels, cheap for tens of gigabytes."""
+    digest = hashlib.sha256()
+    for name, plan in sorted(plans.items()):
+        digest.update(f"{name} {plan.weights.fingerprint()} ".encode())
+    parts = (files.transformer, files.vae, files.image_encoder, files.audio_encoder, files.text_encoder)
+    for path in [
+        files.audio_preprocessor,
+        *(part.config for part in parts if part is not None and part.config is not None),
+    ]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _bundle(
+    modules: Mapping[str, Any],
+    tokenizer: Any,
+    audio_normalise: bool,
+    manifest: Manifest,
+    revision: str,
+    place_on: Placement,
+) -> ModelBundle:
+    defaults: ModelDefaults = manifest.defaults
+    return ModelBundle(
+        transformer=modules["transformer"],
+        vae=WanVideoVAE(modules["vae"]).to(place_on.device),
+        audio_encoder=modules["audio_encoder"],
+        audio_normalise=audio_normalise,
+        image_encoder=modules["image_encoder"],
+        text_encoder=modules.get("text_encoder"),
+        tokenizer=tokenizer,
+        defaults=defaults,
+        name=manifest.name,
+        revision=revision,
+        device=place_on.device,
+        dtype=place_on.dtype,
+    )

@@ -1,0 +1,213 @@
+"""The only reader of weight files: verified headers, then one tensor after the other to its device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .safetensors_header import TensorEntry, WeightFile, checkpoint_error, read_header, require_regular_file
+
+MAX_JSON_BYTES = 32 * 1024**2
+_SAMPLES = 16
+_SAMPLE_BYTES = 4096
+_SCALE_SUFFIX = ".scale_weight"
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """The tensors of one module, spread over one or more verified files.
+
+    Attributes:
+        files: The files, in reading order.
+        source: Folder or file they were found at, for messages.
+    """
+
+    files: tuple[WeightFile, ...]
+    source: Path
+    _owner: Mapping[str, WeightFile] = field(repr=False)
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], source: Path | None = None) -> WeightSet:
+        """Verify the headers of all files; a tensor must not be in two of them.
+
+        Raises:
+            CheckpointError: any damaged file or a tensor found twice.
+        """
+        owner: dict[str, WeightFile] = {}
+        files = tuple(read_header(path) for path in paths)
+        for file in files:
+            for key in file.entries:
+                if key in owner:
+                    raise checkpoint_error(
+                        file.path,
+                        f"holds {key!r}, which {owner[key].path.name} holds too",
+                        "Remove the file that does not belong to this model.",
+                        key=key,
+                    )
+                owner[key] = file
+        return cls(files, source or paths[0], owner)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._owner
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of all tensors."""
+        return iter(self._owner)
+
+    def entry(self, key: str) -> TensorEntry:
+        """Format and shape of one tensor."""
+        return self._owner[key].entries[key]
+
+    def path_of(self, key: str) -> Path:
+        """The file that holds a tensor."""
+        return self._owner[key].path
+
+    def is_scale(self, key: str) -> bool:
+        """Whether `key` only describes how another tensor was quantised to 8 bit."""
+        if key == "scaled_fp8":
+            return True
+        stem, _, leaf = key.rpartition(".")
+        if leaf not in ("scale_weight", "scale_input"):
+            return False
+        weight = f"{stem}.weight"
+        return weight in self and self.entry(weight).dtype in _FP8
+
+    def stream(self, keys: Iterable[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        """Read tensors file by file in file order; at most one file is mapped at a time.
+
+        The tensors may share the mapped file's memory: copy what outlives the iteration. Weights stored as
+        8-bit floats with a scale (`<layer>.scale_weight`) come back as float32, scale applied.
+
+        Raises:
+            CheckpointError: the file changed or became unreadable meanwhile.
+        """
+        wanted = set(keys)
+        for file in self.files:
+            names = sorted(wanted & file.entries.keys(), key=lambda name: file.entries[name].start)
+            if not names:
+                continue
+            try:
+                with safe_open(str(file.path), framework="pt", device=str(device)) as handle:
+                    for name in names:
+                        yield name, self._read(handle, file, name)
+            except (SafetensorError, OSError) as error:
+                raise checkpoint_error(
+                    file.path, f"cannot be read ({error})", "Copy the file again."
+                ) from error
+
+    def _read(self, handle: Any, file: WeightFile, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = handle.get_tensor(name)
+        scale_name = name.removesuffix(".weight") + _SCALE_SUFFIX
+        if tensor.dtype not in _FP8 or scale_name not in file.entries:
+            return tensor
+        scale: torch.Tensor = handle.get_tensor(scale_name).float()
+        return tensor.float() * (
+            scale if scale.numel() == 1 else scale.reshape(-1, *(1,) * (tensor.ndim - 1))
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over headers, sizes and a sample of the weights: cheap for tens of gigabytes."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(f"{file.size} {file.digest} ".encode())
+            step = max(1, (file.size - _SAMPLE_BYTES) // _SAMPLES)
+            with open(file.path, "rb") as stream:
+                for index in range(_SAMPLES + 1):
+                    stream.seek(index * step)
+                    digest.update(stream.read(_SAMPLE_BYTES))
+        return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of bounded size.
+
+    Raises:
+        CheckpointError: absent, too large, or not a JSON object.
+    """
+    size = require_regular_file(path)
+    if size > MAX_JSON_BYTES:
+        raise checkpoint_error(
+            path, f"has {size:,} bytes, more than {MAX_JSON_BYTES:,}", "Do not trust this file."
+        )
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise checkpoint_error(
+            path, f"is not readable JSON ({error})", "Download or copy the file again."
+        ) from error
+    if not isinstance(value, dict):
+        raise checkpoint_error(path, "does not hold a JSON object", "Download or copy the file again.")
+    return value
+
+
+def find_shards(folder: Path, stem: str) -> list[Path]:
+    """Files of a checkpoint: `stem.safetensors`, or the shards that `stem.safetensors.index.json` names.
+
+    Without an index, shards named `stem-00001-of-0000N.safetensors` are accepted if all N are there. An empty
+    list means none.
+
+    Raises:
+        CheckpointError: an index that names absent or outside files, or an incomplete set of shards.
+    """
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return _shards_of_index(index)
+    single = folder / f"{stem}.safetensors"
+    if single.exists():
+        return [single]
+    shards = sorted(folder.glob(f"{stem}-[0-9]*-of-[0-9]*.safetensors"))
+    if shards:
+        _require_complete(folder, shards)
+    return shards
+
+
+def _shards_of_index(index: Path) -> list[Path]:
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise checkpoint_error(index, "has no weight_map", "Download or copy the file again.")
+    names = dict.fromkeys(table.values())
+    for name in names:
+        # A plain file name cannot leave the folder, whatever the platform's separators are.
+        if not isinstance(name, str) or not name.endswith(".safetensors") or any(c in name for c in "/\\:\0"):
+            raise checkpoint_error(
+                index,
+                f"points at {name!r}, which is not a .safetensors file beside it",
+                "Do not trust this file.",
+            )
+    paths = [index.parent / name for name in names]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise checkpoint_error(
+            index,
+            f"names {len(paths)} files, {len(missing)} of which are absent: {', '.join(missing[:5])}",
+            "Complete the download.",
+        )
+    _require_listed(index, table, paths)
+    return paths
+
+
+def _require_listed(index: Path, table: Mapping[str, str], paths: Sequence[Path]) -> None:
+    held = {(key, path.name) for path in paths for key in read_header(path).entries}
+    for key, name in table.items():
+        if (key, name) not in held:
+            raise checkpoint_error(
+                index, f"says {name} holds {key!r}, but it does not", "Download the model again.", key=key
+            )
+
+
+def _require_complete(folder: Path, shards: Sequence[Path]) -> None:
+    totals = {path.stem.rpartition("-of-")[2] for path in shards}
+    if len(totals) != 1 or int(next(iter(totals))) != len(shards):
+        raise checkpoint_error(
+            folder,
+            f"holds an incomplete set of shards ({', '.join(path.name for path in shards[:5])})",
+            "Complete the download.",
+        )
