@@ -1,0 +1,25 @@
+"""One rank: load -> open_stream -> step(constants, state, samples) -> (chunk, state); state in, state out."""
+
+from __future__ import annotations
+
+from .condition_image import size_for_picture
+from .constants import EncodedClip, StreamConstants
+from .drive import drive, generate
+from .state import StreamIdentity, StreamState
+from .step import Chunk, step
+from .stream import MAX_WHOLE_SECONDS, Engine, Stream
+
+__all__ = [
+    "MAX_WHOLE_SECONDS",
+    "Chunk",
+    "EncodedClip",
+    "Engine",
+    "Stream",
+    "StreamConstants",
+    "StreamIdentity",
+    "StreamState",
+    "drive",
+    "generate",
+    "size_for_picture",
+    "step",
+]

@@ -1,0 +1,213 @@
+"""One chunk: (constants, state, samples) -> (chunk, state), a function without side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..audio import check_samples
+from ..chunking import ChunkSpan, chunk_span, total_frames
+from ..errors import AudioError, NumericalError, StateError
+from ..retrospective import match_color, motion_latents
+from ..sampling import motion_buffer, sample
+from ..telemetry import StageTimer
+from .constants import StreamConstants
+from .state import StreamState
+
+Trace = Callable[[str, Tensor], None]
+"""Sees intermediate results by name: motion_latents_in, step{i}.latent_in, step{i}.model_out, latent_final,
+decoded, motion_latents_next, video."""
+
+STAGES = ("audio", "denoise", "decode", "correct", "encode")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames that are ready to be shown.
+
+    Attributes:
+        index: Chunk number.
+        first_frame: Number of its first frame within the stream: its presentation time in frames.
+        frames: uint8 [F,H,W,3].
+        timings: Seconds per stage.
+        stats: Measurements of the chunk: `peak_latent`.
+    """
+
+    index: int
+    first_frame: int
+    frames: NDArray[np.uint8]
+    timings: dict[str, float]
+    stats: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A chunk before trimming and rounding: new video [1,3,F,H,W] and the next motion latents."""
+
+    video: Tensor
+    motion: Tensor
+    peak: float
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """The audio side of a step: feature windows, the state's new audio fields, frames to hand out."""
+
+    windows: Tensor
+    state: StreamState
+    frames: int
+
+
+@torch.no_grad()
+def step(
+    constants: StreamConstants,
+    state: StreamState,
+    samples: NDArray[np.floating] | None = None,
+    trace: Trace | None = None,
+) -> tuple[Chunk, StreamState]:
+    """Make the next chunk.
+
+    Args:
+        constants: The stream.
+        state: Where it stands.
+        samples: Sound of the chunk's new frames in stream mode, [S] with 1 <= S <= slice_samples. Fewer than
+            slice_samples end the stream: silence is added and the frames are trimmed to the sound. None in
+            whole mode.
+        trace: Sees intermediate results.
+
+    Returns:
+        The chunk and the state after it; the state given is still valid.
+
+    Raises:
+        AudioError: samples missing, too many, not finite.
+        NumericalError: the model produced NaN or infinity.
+        StateError: the stream has ended.
+    """
+    if state.ended:
+        raise StateError("The stream has ended.", "Open a new one.", chunk=state.chunk)
+    span = chunk_span(state.chunk, constants.config.geometry, constants.config.audio.mode)
+    timer = StageTimer(_synchroniser(constants.bundle.device))
+    with timer.stage("audio"):
+        heard = _listen(constants, state, span, samples)
+    rendered = render(constants, span, state.motion, heard.windows, timer, trace)
+    with timer.stage("correct"):
+        frames = to_uint8(rendered.video[:, :, : heard.frames])
+    chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, {"peak_latent": rendered.peak})
+    return chunk, replace(heard.state, chunk=state.chunk + 1, motion=rendered.motion)
+
+
+@torch.no_grad()
+def render(
+    constants: StreamConstants,
+    span: ChunkSpan,
+    motion: Tensor | None,
+    windows: Tensor,
+    timer: StageTimer,
+    trace: Trace | None = None,
+) -> Rendered:
+    """Windows [1,F,2*context+1,layers,channels] -> corrected video and the next motion latents."""
+    bundle, config = constants.bundle, constants.config
+    see: Trace = trace or (lambda name, tensor: None)
+    with timer.stage("denoise"):
+        latents = _denoise(constants, span.index, motion, windows, see)
+        peak = _require_finite(latents, span.index, "latents")
+    with timer.stage("decode"):
+        video = bundle.vae.decode(latents.to(bundle.dtype))
+        see("decoded", video)
+    with timer.stage("correct"):
+        # Frames that are neither handed out nor conditioned on need no correction.
+        needed = max(span.features - span.drop, config.geometry.motion_frames)
+        video = match_color(video[:, :, -needed:], constants.color, config.correction.color_strength)
+    with timer.stage("encode"):
+        following = motion_latents(bundle.vae.encode, video, config.geometry.motion_frames).to(bundle.dtype)
+        _require_finite(following, span.index, "motion latents")
+        see("motion_latents_next", following)
+    video = video[:, :, needed - (span.features - span.drop) :]
+    see("video", video)
+    return Rendered(video, following, peak)
+
+
+def to_255(video: Tensor) -> Tensor:
+    """Video [1,3,F,H,W] in [-1,1] -> float32 frames [F,H,W,3] in 0..255, not rounded."""
+    return ((video[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0) * 255
+
+
+def to_uint8(video: Tensor) -> NDArray[np.uint8]:
+    """Video [1,3,F,H,W] in [-1,1] -> uint8 frames [F,H,W,3], rounded (the published code truncates)."""
+    frames: NDArray[np.uint8] = (to_255(video) + 0.5).to(torch.uint8).cpu().numpy()
+    return np.ascontiguousarray(frames)
+
+
+def _listen(
+    constants: StreamConstants, state: StreamState, span: ChunkSpan, samples: NDArray[np.floating] | None
+) -> _Heard:
+    geometry, clip = constants.config.geometry, constants.clip
+    if clip is not None:
+        frames = min(span.stop_frame, clip.frames) - span.first_frame
+        heard = min(clip.samples, span.stop_frame * geometry.samples_per_frame)
+        ended = span.stop_frame >= clip.frames
+        windows = constants.audio.windows(clip.features, span.first_feature, span.features)
+        ring = state.ring
+    else:
+        limit = geometry.slice_samples
+        sound = np.zeros(0) if samples is None else samples
+        given = check_samples(sound, geometry.sample_rate, state.samples)
+        if not 1 <= len(given) <= limit:
+            raise AudioError(f"Chunk {span.index} was given {len(given)} samples.", f"Give 1 to {limit}.")
+        heard, ended = state.samples + len(given), len(given) < limit
+        # Rounding may leave the last few samples no frame of their own; a chunk still has at least one.
+        frames = max(1, min(total_frames(heard, geometry) - span.first_frame, span.frames))
+        ring = state.ring.push(np.pad(given, (0, limit - len(given))))
+        windows = constants.audio.stream_windows(ring)
+    after = replace(state, samples=heard, ended=ended, ring=ring)
+    return _Heard(windows.to(constants.bundle.device), after, frames)
+
+
+def _denoise(
+    constants: StreamConstants, chunk: int, motion: Tensor | None, windows: Tensor, see: Trace
+) -> Tensor:
+    """Sample the latents of a chunk, float32 [1,16,T,h,w]."""
+    bundle, transformer = constants.bundle, constants.bundle.transformer
+    known = constants.first_motion if motion is None else motion.to(bundle.device)
+    see("motion_latents_in", known)
+    audio = transformer.encode_audio(windows)
+    reference = constants.y[:, constants.config.geometry.temporal_stride :]
+    shape = tuple(reference.shape)
+
+    def velocity(latents: Tensor, level: Tensor) -> Tensor:
+        result: Tensor = transformer(latents, constants.y, level, constants.conditioning, audio)
+        return result
+
+    def draw(index: int) -> Tensor:
+        return constants.noise.draw(chunk, index, shape).to(bundle.device)
+
+    def observe(index: int, latents: Tensor, predicted: Tensor) -> None:
+        see(f"step{index}.latent_in", latents)
+        see(f"step{index}.model_out", predicted)
+
+    initial = constants.noise.draw(chunk, 0, shape).to(bundle.dtype).to(bundle.device)
+    buffer, mask = motion_buffer(known, shape[2])
+    latents = sample(velocity, initial, constants.levels, buffer, mask, draw, observe)
+    see("latent_final", latents)
+    return latents
+
+
+def _require_finite(tensor: Tensor, chunk: int, what: str) -> float:
+    """Largest magnitude; NumericalError if it is NaN or infinite: no broken picture goes out or on."""
+    peak = float(tensor.abs().max())
+    if not np.isfinite(peak):
+        raise NumericalError(
+            f"The model produced {peak} in the {what} of chunk {chunk}.",
+            "Try another number format (fp32), or check the model's files.", chunk=chunk,
+        )  # fmt: skip
+    return peak
+
+
+def _synchroniser(device: torch.device) -> Callable[[], None] | None:
+    """GPU work is queued: wait for it where a stage begins and ends."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else None

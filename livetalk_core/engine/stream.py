@@ -1,0 +1,127 @@
+"""The engine of one loaded model, and the streams opened on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..audio import AudioRing, check_samples
+from ..chunking import padded_frames, total_frames
+from ..config import StreamConfig
+from ..errors import AudioError, StateError
+from ..models.bundle import ModelBundle
+from ..sampling import NoiseSource, PhiloxNoise
+from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
+from .state import StreamIdentity, StreamState, digest
+from .step import Chunk, Trace, step
+
+MAX_WHOLE_SECONDS = 120
+"""Longest sound that whole mode encodes at once; longer sound is for stream mode."""
+
+
+class Engine:
+    """One model, ready to open streams.
+
+    Args:
+        bundle: The loaded model.
+        noise: Source of random numbers for all streams; None makes one from each stream's seed.
+    """
+
+    def __init__(self, bundle: ModelBundle, noise: NoiseSource | None = None) -> None:
+        self.bundle = bundle
+        self._noise = noise
+
+    @torch.no_grad()
+    def encode_whole(self, samples: NDArray[np.floating], config: StreamConfig) -> EncodedClip:
+        """Features of a whole clip for mode "whole".
+
+        Args:
+            samples: Sound [S] at the geometry's sample rate, at most `MAX_WHOLE_SECONDS` long.
+            config: Settings of the stream.
+
+        Raises:
+            AudioError: no sound, too much of it, or samples that are not finite.
+            ConfigError: settings that this model cannot follow.
+        """
+        check_fits(self.bundle, config)
+        geometry = config.geometry
+        sound = check_samples(samples, geometry.sample_rate)
+        seconds = len(sound) / geometry.sample_rate
+        if len(sound) == 0:
+            raise AudioError("The sound is empty.", "Give a recording with at least one sample.")
+        if seconds > MAX_WHOLE_SECONDS:
+            raise AudioError(
+                f"The sound lasts {seconds:.1f} s; whole mode takes at most {MAX_WHOLE_SECONDS} s.",
+                "Use audio mode 'stream'.", seconds=seconds,
+            )  # fmt: skip
+        frames = total_frames(len(sound), geometry)
+        padded = padded_frames(frames, geometry, "whole")
+        features = audio_encoder(self.bundle, config).encode_clip(sound, padded)
+        return EncodedClip(features, len(sound), frames, digest(torch.from_numpy(sound)))
+
+    def open_stream(
+        self,
+        config: StreamConfig,
+        picture: Image.Image,
+        *,
+        clip: EncodedClip | None = None,
+        context: Tensor | None = None,
+        clip_features: Tensor | None = None,
+        state: StreamState | None = None,
+    ) -> Stream:
+        """A stream at its beginning, or where `state` left it.
+
+        Args:
+            config: Settings.
+            picture: Reference picture, RGB.
+            clip: Encoded sound, in whole mode only.
+            context: Text features [1,L,text_dim] in place of encoding the prompt.
+            clip_features: Image features [1,n,clip_dim] in place of encoding the picture.
+            state: Where to continue.
+
+        Raises:
+            ConfigError: settings that this model cannot follow.
+            ImageError: a picture that cannot be used.
+            StateError: the state belongs to another model, picture, sound or other settings.
+        """
+        noise = PhiloxNoise(config.seed) if self._noise is None else self._noise
+        constants = stream_constants(self.bundle, config, picture, noise, clip, context, clip_features)
+        return Stream(constants, state)
+
+
+class Stream:
+    """A stream and where it stands: `step` with the state kept for you."""
+
+    def __init__(self, constants: StreamConstants, state: StreamState | None = None) -> None:
+        self.constants = constants
+        self.state = initial_state(constants) if state is None else _checked(constants, state)
+
+    def step(self, samples: NDArray[np.floating] | None = None, trace: Trace | None = None) -> Chunk:
+        """Make the next chunk; see `engine.step.step`. After an error the stream stands where it stood."""
+        chunk, self.state = step(self.constants, self.state, samples, trace)
+        return chunk
+
+
+def initial_state(constants: StreamConstants) -> StreamState:
+    """The state before the first chunk."""
+    length = constants.config.geometry.window_samples if constants.clip is None else 0
+    return StreamState(constants.identity, 0, 0, False, None, AudioRing.silent(length))
+
+
+def _checked(constants: StreamConstants, state: StreamState) -> StreamState:
+    """The state, if it belongs to this stream."""
+    identity: StreamIdentity = state.identity
+    identity.require_same(constants.identity)
+    expected = initial_state(constants)
+    latent = constants.first_motion.shape
+    shape = (latent[0], latent[1], constants.config.geometry.motion_latents, latent[3], latent[4])
+    motion, dtype = state.motion, constants.bundle.dtype
+    motion_fits = motion is None or (motion.shape == shape and motion.dtype == dtype)
+    if len(state.ring.samples) != len(expected.ring.samples) or not motion_fits:
+        raise StateError(
+            "The saved stream has another shape than its settings say.", "The file is damaged: start over."
+        )
+    return state
