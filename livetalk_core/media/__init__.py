@@ -1,0 +1,64 @@
+"""Sound, pictures and video in and out; heavy libraries load when their first name is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .atomic_file import AtomicFile, check_writable, write_atomic
+    from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
+    from .pictures import fit_size, load_picture
+    from .plots import curves_plot, mouth_plot
+    from .resample import Resampler
+    from .sheet import ContactSheet, contact_sheet
+    from .sound_reader import SoundInfo, SoundReader, array_sound, open_sound, probe_sound
+    from .video_reader import VideoInfo, probe_video, read_video
+    from .video_writer import VideoWriter, check_output, frame_digest
+
+__all__ = [
+    "AtomicFile",
+    "ContactSheet",
+    "Resampler",
+    "SoundInfo",
+    "SoundReader",
+    "VideoInfo",
+    "VideoWriter",
+    "array_sound",
+    "best_lag",
+    "check_output",
+    "check_writable",
+    "contact_sheet",
+    "curves_plot",
+    "fit_size",
+    "frame_digest",
+    "frame_loudness",
+    "load_picture",
+    "loudness_envelope",
+    "mouth_plot",
+    "open_sound",
+    "probe_sound",
+    "probe_video",
+    "read_video",
+    "scale_loudness",
+    "write_atomic",
+]
+
+_MODULES = {
+    "atomic_file": ("AtomicFile", "check_writable", "write_atomic"),
+    "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
+    "pictures": ("fit_size", "load_picture"),
+    "plots": ("curves_plot", "mouth_plot"),
+    "resample": ("Resampler",),
+    "sheet": ("ContactSheet", "contact_sheet"),
+    "sound_reader": ("SoundInfo", "SoundReader", "array_sound", "open_sound", "probe_sound"),
+    "video_reader": ("VideoInfo", "probe_video", "read_video"),
+    "video_writer": ("VideoWriter", "check_output", "frame_digest"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,151 @@
+"""Pictures in: any file Pillow reads becomes an upright, opaque 8-bit RGB portrait."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+
+MIN_SIDE = 32
+"""Smallest picture side in pixels; less holds no face."""
+
+MAX_MEGAPIXELS = 64
+"""Largest picture, judged by its header before anything is decoded."""
+
+# Pillow reads these by starting another program, which a picture from a stranger must not do.
+_REFUSED_FORMATS = frozenset({"EPS", "WMF"})
+_MAX_SIDE = 4096
+_MAX_RATIO = 4.0
+_WHITE = (255, 255, 255, 255)
+
+
+def load_picture(path: str | Path) -> Image.Image:
+    """Read a picture as RGB.
+
+    It is turned upright by its EXIF tag, transparency becomes white, of an animation the first frame counts.
+
+    Raises:
+        ImageError: missing, not an ordinary file, no picture, damaged, smaller than `MIN_SIDE` or larger than
+            `MAX_MEGAPIXELS`.
+    """
+    text = os.fspath(path)
+    _check_file(text)
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in _REFUSED_FORMATS]
+    try:
+        with warnings.catch_warnings():
+            # Our own, lower limit is checked below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(text, formats=formats)
+        with opened:
+            _check_size(opened.size, text)
+            opened.load()
+            return _to_rgb(_upright(opened))
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"The picture {text} is far too large: {error}", _too_large_hint(), file=text
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{text} is not a picture that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text
+        ) from error
+    except ImageError:
+        raise
+    except Exception as error:
+        # Pillow's many decoders meet hostile bytes with exceptions of every kind.
+        raise ImageError(
+            f"The picture {text} is damaged: {error}.", "Save or download it again.", file=text
+        ) from error
+
+
+def fit_size(picture_size: tuple[int, int], area: int, step: int = 16) -> tuple[int, int]:
+    """Video size with the picture's aspect ratio (at most 4:1) at about the given area.
+
+    Args:
+        picture_size: (width, height) of the picture.
+        area: Wanted pixels per frame: width * height of the model's default size.
+        step: Both sides are multiples of it.
+
+    Returns:
+        (width, height), each from `step` to 4096; of the neighbouring sizes the one that bends the aspect
+        ratio and the area least.
+    """
+    ratio = min(max(picture_size[0] / picture_size[1], 1 / _MAX_RATIO), _MAX_RATIO)
+    exact = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+
+    def choices(side: float) -> set[int]:
+        floor = int(side // step) * step
+        return {min(max(value, step), _MAX_SIDE // step * step) for value in (floor, floor + step)}
+
+    def cost(size: tuple[int, int]) -> tuple[float, int]:
+        bend = abs(np.log(size[0] / size[1] / ratio))
+        return float(bend + 0.5 * abs(np.log(size[0] * size[1] / area))), size[0]
+
+    return min(((width, height) for width in choices(exact[0]) for height in choices(exact[1])), key=cost)
+
+
+def _check_file(text: str) -> None:
+    try:
+        status = os.stat(text)
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"The picture {text!r} does not exist or cannot be reached.", "Check the path.", file=text
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
+        raise ImageError(f"{text} is a {what}, not a picture.", "Give a picture file.", file=text)
+    if status.st_size == 0:
+        raise ImageError(f"The picture {text} is empty (0 bytes).", "Save or download it again.", file=text)
+    if not os.access(text, os.R_OK):
+        raise ImageError(f"You may not read the picture {text}.", "Change its permissions.", file=text)
+
+
+def _check_size(size: tuple[int, int], text: str) -> None:
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise ImageError(
+            f"The picture {text} is {width}x{height} pixels.",
+            f"Give one of at least {MIN_SIDE}x{MIN_SIDE}; 512 and more look best.",
+            file=text,
+        )
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise ImageError(f"The picture {text} is {width}x{height} pixels.", _too_large_hint(), file=text)
+
+
+def _too_large_hint() -> str:
+    return f"At most {MAX_MEGAPIXELS} megapixels: make it smaller first."
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a broken EXIF block does not make a good picture useless."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError):
+        return picture
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep(picture)
+    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
+    # A copy, because the file behind `picture` is closed after this.
+    return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
+
+
+def _from_deep(picture: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and floating-point grey to 8 bit; Pillow's own conversion would clip it to white."""
+    grey = np.asarray(picture).astype(np.float64)
+    if picture.mode == "F":
+        scale = 255.0 if grey.max(initial=0.0) <= 1 else 1.0
+    else:
+        scale = 255.0 / max(65535.0, float(grey.max(initial=0.0)))
+    values = np.clip(np.nan_to_num(grey) * scale + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(values).convert("RGB")

@@ -1,0 +1,283 @@
+"""Video out: bit-exact or playable everywhere, in sync, exact duration, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from livetalk_core.errors import LiveTalkError, OutputError
+from livetalk_core.media import (
+    VideoWriter,
+    check_output,
+    frame_digest,
+    open_sound,
+    probe_video,
+    read_video,
+)
+
+pytestmark = pytest.mark.unit
+
+FPS = 25
+RATE = 16_000
+PER_FRAME = RATE // FPS
+
+
+def moving(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A gradient that moves, uint8 [F, H, W, 3]."""
+    f, y, x = np.meshgrid(np.arange(count), np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([(x * 3 + f * 4) % 256, (y * 4) % 256, (x + y + f) % 256], axis=-1).astype(np.uint8)
+
+
+def noise(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def write(path: Path, frames: np.ndarray, samples: np.ndarray | None, chunk: int = 28) -> None:
+    with VideoWriter(path, frames.shape[2], frames.shape[1], FPS) as writer:
+        for start in range(0, len(frames), chunk):
+            stop = start + chunk
+            part = None if samples is None else samples[start * PER_FRAME : stop * PER_FRAME]
+            writer.write(frames[start:stop], part)
+
+
+def test_mkv_is_lossless_in_picture_and_sound(tmp_path: Path) -> None:
+    frames = noise(31)
+    samples = np.random.default_rng(1).uniform(-1, 1, 31 * PER_FRAME).astype(np.float32)
+    write(tmp_path / "a.mkv", frames, samples)
+    back = np.stack(list(read_video(tmp_path / "a.mkv")))
+    assert frame_digest(back) == frame_digest(frames)
+    with open_sound(tmp_path / "a.mkv") as reader:
+        assert np.array_equal(reader.read(10**6), samples)
+
+
+def test_mp4_keeps_colours_and_states_their_matrix(tmp_path: Path) -> None:
+    colours = np.array(
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 90], [255, 255, 255], [30, 60, 90]], np.uint8
+    )
+    frames = np.broadcast_to(colours[:, None, None, :], (6, 48, 64, 3))
+    write(tmp_path / "a.mp4", frames, None)
+    for frame, colour in zip(read_video(tmp_path / "a.mp4"), colours, strict=True):
+        assert np.abs(frame[24, 32].astype(int) - colour).max() <= 3
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        video = file.streams.video[0].codec_context
+        assert (video.name, video.pix_fmt, video.has_b_frames) == ("h264", "yuv420p", 0)
+        assert (video.colorspace, video.color_primaries, video.color_trc, video.color_range) == (1, 1, 1, 1)
+        sound = file.streams.audio[0].codec_context
+        assert (sound.name, sound.sample_rate) == ("aac", 48_000)
+
+
+def test_mp4_index_comes_first(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", moving(5), None)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("seconds", [0.04, 0.2, 1.0, 1.12, 7.32])
+def test_durations_are_equal(tmp_path: Path, suffix: str, seconds: float) -> None:
+    path = tmp_path / f"a{suffix}"
+    count = round(seconds * FPS)
+    frames = moving(count, 32, 32)
+    samples = np.random.default_rng(2).normal(0, 0.1, count * PER_FRAME).astype(np.float32)
+    write(path, frames, samples)
+    info = probe_video(path)
+    assert info.frames == count
+    assert info.fps == FPS
+    assert info.seconds == pytest.approx(seconds, abs=1e-3)
+    assert info.audio_seconds == pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("given", [0, 5000, 40_000])
+def test_sound_is_cut_or_padded_to_the_picture(tmp_path: Path, suffix: str, given: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    samples = np.full(given, 0.25, np.float32)
+    write(path, moving(30), samples)
+    with VideoWriter(path, 64, 48, FPS) as writer:
+        writer.write(moving(30), samples)
+    info = probe_video(path)
+    assert info.audio_seconds == pytest.approx(1.2, abs=1e-3)
+    with open_sound(path) as reader:
+        heard = reader.read(10**6)
+    assert abs(len(heard) - 19_200) <= 1
+    sounding = min(given, 19_200)
+    assert np.abs(heard[200 : max(200, sounding - 200)] - 0.25).max(initial=0) < 0.05
+    assert np.abs(heard[sounding + 700 :]).max(initial=0) < 0.01
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_flash_and_click_stay_together(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    frames = np.full((80, 48, 64, 3), 16, np.uint8)
+    samples = np.zeros(80 * PER_FRAME, np.float32)
+    moments = [3, 30, 55, 78]
+    for moment in moments:
+        frames[moment] = 240
+        samples[moment * PER_FRAME + PER_FRAME // 2] = 1.0
+    write(path, frames, samples)
+    seen = [number for number, frame in enumerate(read_video(path)) if frame.mean() > 128]
+    with open_sound(path) as reader:
+        heard = np.abs(reader.read(10**6))
+    assert seen == moments
+    for moment in moments:
+        around = heard[(moment - 2) * PER_FRAME : (moment + 3) * PER_FRAME]
+        middle = 2 * PER_FRAME + PER_FRAME // 2
+        assert abs(int(np.argmax(around)) - middle) <= 32  # 2 ms
+    with av.open(str(path)) as file:
+        # Both tracks begin at zero for a player.
+        starts = [stream.start_time * stream.time_base for stream in file.streams]
+    assert starts == [0, 0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_equal_input_gives_equal_bytes(tmp_path: Path, suffix: str) -> None:
+    samples = np.random.default_rng(3).normal(0, 0.1, 40 * PER_FRAME).astype(np.float32)
+    write(tmp_path / f"a{suffix}", moving(40), samples)
+    write(tmp_path / f"b{suffix}", moving(40), samples)
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_digest_sees_pixels_only() -> None:
+    frames = noise(2)
+    assert frame_digest(frames) == frame_digest(frames[:, ::-1][:, ::-1])
+    changed = frames.copy()
+    changed[1, 0, 0, 0] ^= 1
+    assert frame_digest(frames) != frame_digest(changed)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_interruption_keeps_a_playable_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 64, 48, FPS) as writer:
+        writer.write(moving(28), np.zeros(28 * PER_FRAME, np.float32))
+        raise KeyboardInterrupt
+    assert len(list(read_video(path))) == 28
+    assert probe_video(path).audio_seconds == pytest.approx(1.12, abs=1e-3)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_interruption_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 48, FPS)
+    assert not writer.finish_partial()
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_leave_the_old_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), VideoWriter(path, 64, 48, FPS) as writer:
+        writer.write(moving(3))
+        raise RuntimeError
+    with pytest.raises(OutputError, match="no frame"):
+        VideoWriter(path, 64, 48, FPS).close()
+    with pytest.raises(OutputError, match="even"):
+        VideoWriter(path, 63, 48, FPS)
+    with pytest.raises(ValueError, match="expected uint8"), VideoWriter(path, 64, 48, FPS) as writer:
+        writer.write(moving(3, 32, 32))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.mp4"]
+    writer.discard()
+    with pytest.raises(ValueError, match="closed"):
+        writer.write(moving(1))
+
+
+def test_bad_outputs_are_named_before_work_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder.mp4").mkdir()
+    cases = {
+        "a.avi": "suffix '.avi'",
+        "a": "suffix 'none'",
+        "folder.mp4": "is a folder",
+        ".": "is a folder",
+        "none/a.mp4": "does not exist",
+        "file/a.mp4": "not a folder",
+        "x" * 300 + ".mp4": "File name too long",
+    }
+    for name, words in cases.items():
+        with pytest.raises(OutputError, match=words) as caught:
+            check_output(tmp_path / name)
+        assert caught.value.hint
+    for name in ("", "a\0.mp4"):
+        with pytest.raises(OutputError):
+            check_output(name)
+    assert check_output(tmp_path / "a.MP4") == (tmp_path / "a.MP4").resolve()
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.mp4"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipe_as_output_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(OutputError, match="device or pipe"):
+        check_output(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="Permission denied"):
+            check_output(tmp_path / "a.mp4")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+_FULL_DISK = """
+import resource, sys, numpy as np
+from livetalk_core.errors import OutputError
+from livetalk_core.media import VideoWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+frames = np.random.default_rng(0).integers(0, 256, (28, 64, 64, 3), dtype=np.uint8)
+try:
+    with VideoWriter(sys.argv[1], 64, 64, 25) as writer:
+        for _ in range(20):
+            writer.write(frames, np.zeros(28 * 640, np.float32))
+except OutputError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file size limits")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_file_system_failure_is_an_output_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert str(path) in done.stdout
+    assert os.strerror(errno.EFBIG) in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs /proc")
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    frames = moving(28, 64, 64)
+    samples = np.zeros(28 * PER_FRAME, np.float32)
+    with VideoWriter(tmp_path / "a.mp4", 64, 64, FPS) as writer:
+        for _ in range(6):
+            writer.write(frames, samples)
+        before = resident()
+        for _ in range(12):
+            writer.write(frames, samples)
+        # The 336 frames take 4 MB as RGB and 2 MB as YUV.
+        assert resident() - before < 1_500_000
+
+
+def test_unreadable_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
+    for path in (tmp_path / "a.mp4", tmp_path / "none.mp4"):
+        with pytest.raises(LiveTalkError, match="cannot be read"):
+            probe_video(path)
