@@ -93,21 +93,20 @@ def warp(source: Array, target: Array) -> tuple[float, NDArray[np.int64], NDArra
     total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0.0
     move = np.zeros((rows, columns), np.int8)
-    for row in range(rows):
-        for column in range(columns):
-            options = (
-                total[row, column],
-                total[row, column + 1] + penalty,
-                total[row + 1, column] + penalty,
-            )
-            choice = min(range(3), key=options.__getitem__)
-            move[row, column] = choice
-            total[row + 1, column + 1] = options[choice] + distance[row, column]
+    # Cells of one anti-diagonal do not depend on each other.
+    for diagonal in range(rows + columns - 1):
+        row = np.arange(max(0, diagonal - columns + 1), min(rows - 1, diagonal) + 1)
+        column = diagonal - row
+        options = np.stack(
+            (total[row, column], total[row, column + 1] + penalty, total[row + 1, column] + penalty)
+        )
+        move[row, column] = options.argmin(axis=0)
+        total[row + 1, column + 1] = options.min(axis=0) + distance[row, column]
     path = [(rows - 1, columns - 1)]
     while path[-1] != (0, 0):
-        row, column = path[-1]
-        choice = move[row, column]
-        path.append((row - (choice != 2), column - (choice != 1)))
+        last_row, last_column = path[-1]
+        choice = move[last_row, last_column]
+        path.append((last_row - int(choice != 2), last_column - int(choice != 1)))
     steps = np.asarray(path[::-1], dtype=np.int64)
     return float(total[rows, columns]) / len(steps), steps[:, 0], steps[:, 1]
 

@@ -134,7 +134,9 @@ def _speak_one(job: tuple[int, bool]) -> list[Spoken]:
 
 
 def build_bank(utterances: int, seed: int, held_out: bool = False, workers: int = 2) -> SpeechBank:
-    """Speak `utterances` random sentences in `workers` processes; the same seed gives the same bank.
+    """Speak `utterances` random sentences in `workers` processes.
+
+    The same seed gives the same sentences, voices and augmentation; whispering voices may differ in noise.
 
     Raises:
         MissingDependencyError: espeak-ng is not installed.

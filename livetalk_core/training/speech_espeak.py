@@ -26,7 +26,7 @@ _EVENT_PHONEME = 7
 _PARAMETER_RATE, _PARAMETER_PITCH, _PARAMETER_RANGE = 1, 3, 4
 _CHARACTERS_UTF8 = 1
 
-# espeak-ng reports a voiceless stop at its burst; the silence before it belongs to the stop, not to the vowel.
+# espeak-ng reports a voiceless stop at its burst; the silence before it is the stop's, not the vowel's.
 _VOICELESS_STOPS = frozenset("ptkqcʈ")
 _LONGEST_GAP_SECONDS = 0.12
 _SHORTEST_GAP_SECONDS = 0.02

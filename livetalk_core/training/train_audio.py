@@ -143,7 +143,7 @@ class AudioTrainer:
         last = time.monotonic()
         saved_at, losses = self.seconds, []
         while self.seconds < budget:
-            losses.append(self._train_step(self.seconds / budget))
+            losses.append(self.train_step(self.seconds / budget))
             now = time.monotonic()
             self.seconds += now - last
             last = now
@@ -156,7 +156,8 @@ class AudioTrainer:
         self.save()
         return self.average
 
-    def _train_step(self, progress: float) -> float:
+    def train_step(self, progress: float) -> float:
+        """One optimiser step at `progress` (0..1) of the schedule; returns the loss."""
         rng = np.random.default_rng([self.config.seed, self.step])
         rate = self.config.learning_rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
         for group in self.optimizer.param_groups:
