@@ -1,11 +1,13 @@
 """The Wan video VAE: the library's class and weights, run in the form that is fastest on this device.
 
-`WanVideoVAE` walks the layers of a `diffusers.AutoencoderKLWan` itself: a whole group of frames at a time, channels-last,
-with the convolution form of `vae_layers`. The function is the library's (and the published one's) up to summation order.
+`WanVideoVAE` walks the layers of a `diffusers.AutoencoderKLWan` itself: a whole group of frames at a time,
+channels-last, with the convolution form of `vae_layers`. The function is the library's (and the published one's) up to
+summation order.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,8 +23,8 @@ from .vae_layers import (
     causal_conv,
     channels_last,
     choose_form,
-    plane_attention,
     planar_conv,
+    plane_attention,
     rms_norm,
 )
 
@@ -38,11 +40,14 @@ class WanVideoVAE(nn.Module):
         plane: How operations across a plane are done (one rank, or a spatial split).
     """
 
+    mean: Tensor
+    inv_std: Tensor
+
     def __init__(self, vae: AutoencoderKLWan, plane: PlaneOperations | None = None) -> None:
         super().__init__()
         if vae.config.is_residual:
             raise CheckpointError("The VAE is of the residual kind (Wan2.2).", "Use the Wan2.1 VAE.", key="is_residual")
-        self.vae = vae
+        self.vae: Any = vae
         self.plane: PlaneOperations = plane or WholePlane()
         self.patch: int = vae.config.patch_size or 1
         channels_last(vae)
@@ -58,11 +63,13 @@ class WanVideoVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.vae.parameters()).dtype
+        dtype: torch.dtype = next(self.vae.parameters()).dtype
+        return dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.vae.parameters()).device
+        device: torch.device = next(self.vae.parameters()).device
+        return device
 
     def encode(self, video: Tensor) -> Tensor:
         """Video [B,3,F,H,W] in [-1,1], F = 1 + 4n -> normalised latents [B,16,1+n,h,w] (the mean, no sampling)."""
@@ -79,7 +86,7 @@ class WanVideoVAE(nn.Module):
         history, stride = CausalHistory(), 4
         group = GROUP_LATENTS.get(x.device.type, 4) * stride
         bounds = [0, *range(1 + group - stride, x.shape[2], group), x.shape[2]]
-        parts = [self._encode_group(x[:, :, a:b], history) for a, b in zip(bounds, bounds[1:], strict=False)]
+        parts = [self._encode_group(x[:, :, a:b], history) for a, b in pairwise(bounds)]
         return self._conv(self.vae.quant_conv, torch.cat(parts, dim=2), history)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
@@ -98,19 +105,19 @@ class WanVideoVAE(nn.Module):
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         return causal_conv(layer, x, history, self.plane, choose_form(x.device, dtype))
 
-    def _resnet(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+    def _resnet(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         shortcut = block.conv_shortcut
         skip = x if isinstance(shortcut, nn.Identity) else self._conv(shortcut, x, history)
         x = self._conv(block.conv1, F.silu(rms_norm(block.norm1, x)), history)
         return skip + self._conv(block.conv2, F.silu(rms_norm(block.norm2, x)), history)
 
-    def _middle(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+    def _middle(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         x = self._resnet(block.resnets[0], x, history)
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
             x = self._resnet(resnet, plane_attention(attention, x, self.plane), history)
         return x
 
-    def _tail(self, coder: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+    def _tail(self, coder: Any, x: Tensor, history: CausalHistory) -> Tensor:
         return self._conv(coder.conv_out, F.silu(rms_norm(coder.norm_out, x)), history)
 
     def _encode_group(self, x: Tensor, history: CausalHistory) -> Tensor:
@@ -135,7 +142,7 @@ class WanVideoVAE(nn.Module):
                 x = self._upsample(upsampler, x, history, first)
         return self._tail(decoder, x, history)
 
-    def _downsample(self, block: nn.Module, x: Tensor, history: CausalHistory) -> Tensor:
+    def _downsample(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         x = planar_conv(block.resample[1], self.plane.pad(x, 0, 1, 0, 1))
         if block.mode != "downsample3d":
             return x
@@ -147,7 +154,7 @@ class WanVideoVAE(nn.Module):
         halved = F.conv3d(x, block.time_conv.weight, block.time_conv.bias, stride=(2, 1, 1))
         return torch.cat([x[:, :, :1], halved], dim=2) if first else halved
 
-    def _upsample(self, block: nn.Module, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
+    def _upsample(self, block: Any, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
         if block.mode == "upsample3d":
             # The first latent frame becomes one video frame and leaves no history behind.
             head, rest = (x[:, :, :1], x[:, :, 1:]) if first else (None, x)

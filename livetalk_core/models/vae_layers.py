@@ -1,13 +1,13 @@
 """The convolutions, norms and attention of the Wan VAE in the form that is fastest on a device.
 
-Activations are [B, C, T, H, W] in channels-last memory, so that a frame is one contiguous plane. Every function computes
-the stock layer's result up to the order of summation (spec: VAE; cost of the forms: docs/vae-forms.md).
+Activations are [B, C, T, H, W] in channels-last memory, so that a frame is one contiguous plane. Every function
+computes the stock layer's result up to the order of summation (spec: VAE; costs: docs/adr/001).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -74,11 +74,12 @@ def channels_last(module: nn.Module) -> None:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
-def rms_norm(layer: nn.Module, x: Tensor) -> Tensor:
+def rms_norm(layer: Any, x: Tensor) -> Tensor:
     """x / max(|x| over channels, 1e-12) * sqrt(C) * gamma, the length taken in float32."""
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp_min(1e-12)
     gamma = layer.gamma.reshape(1, -1, *([1] * (x.dim() - 2)))
-    return x * (x.shape[1] ** 0.5 / length).to(x.dtype) * gamma.to(x.dtype)
+    normed: Tensor = x * (x.shape[1] ** 0.5 / length).to(x.dtype) * gamma.to(x.dtype)
+    return normed
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def _planes(x: Tensor) -> Tensor:
 
 
 def _unplanes(x: Tensor, batch: int) -> Tensor:
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+    planes: Tensor = x.unflatten(0, (batch, -1))
+    return planes.transpose(1, 2)
 
 
 def planar_conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def causal_conv(
     return F.conv3d(F.pad(x, (0, 0, 0, 0, missing, 0)), layer.weight, layer.bias)
 
 
-def plane_attention(block: nn.Module, x: Tensor, plane: PlaneOperations) -> Tensor:
+def plane_attention(block: Any, x: Tensor, plane: PlaneOperations) -> Tensor:
     """Single-head attention over the positions of each frame, with residual."""
     batch, channels = x.shape[:2]
     height, width = x.shape[-2:]
@@ -150,4 +152,5 @@ def plane_attention(block: nn.Module, x: Tensor, plane: PlaneOperations) -> Tens
     out = plane.attention(*qkv.chunk(3, dim=-1))
     out = F.linear(out, block.proj.weight.flatten(1), block.proj.bias)
     out = out.view(-1, height, width, channels).permute(0, 3, 1, 2)
-    return _unplanes(out, batch) + x
+    result: Tensor = _unplanes(out, batch) + x
+    return result

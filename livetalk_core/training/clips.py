@@ -1,7 +1,7 @@
 """Rendered training clips on disk: frames, reference pictures, sound and mouth tracks of many drawn people.
 
-A clip is 61 frames, two chunks that overlap by the motion frames, at the end of 9.12 s of sound: the first chunk's audio
-window is samples [0, 128000), the second's starts 28 frames later.
+A clip is 61 frames, two chunks that overlap by the motion frames, at the end of 9.12 s of sound: the first chunk's
+audio window is samples [0, 128000), the second's starts 28 frames later.
 """
 
 from __future__ import annotations

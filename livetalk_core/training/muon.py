@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 # Coefficients of the quintic iteration in the Muon write-up: steepest at zero, values end within about 0.7..1.2.
@@ -43,19 +44,34 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update all parameters that have a gradient; `closure` is unused."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+        """Update all parameters that have a gradient; `closure` is unused.
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        Under several ranks with equal gradients each rank orthogonalises its share of the matrices.
+        """
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            directions = [self._direction(p, group["momentum"]) for p in parameters]
+            for parameter, update in zip(parameters, _orthogonalise_all(directions), strict=True):
+                if group["weight_decay"]:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                scale = 0.2 * max(update.shape) ** 0.5
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Nesterov momentum of a parameter as a matrix."""
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        direction = parameter.grad.lerp(average, group["momentum"]).flatten(1)
-        direction = orthogonalise(direction) * (0.2 * max(direction.shape) ** 0.5)
-        if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(direction.view_as(parameter), alpha=-group["lr"])
+        gradient: Tensor = parameter.grad  # type: ignore[assignment]
+        average = state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(average, momentum).flatten(1)
+
+
+def _orthogonalise_all(matrices: list[Tensor]) -> list[Tensor]:
+    if not dist.is_initialized() or not matrices:
+        return [orthogonalise(m) for m in matrices]
+    rank, world = dist.get_rank(), dist.get_world_size()
+    done = [orthogonalise(m) if i % world == rank else torch.zeros_like(m) for i, m in enumerate(matrices)]
+    flat = torch.cat([m.flatten() for m in done])
+    dist.all_reduce(flat)
+    return [part.view_as(m) for part, m in zip(flat.split([m.numel() for m in matrices]), matrices, strict=True)]

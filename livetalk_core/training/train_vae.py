@@ -99,7 +99,7 @@ def new_vae(seed: int) -> AutoencoderKLWan:
     return vae
 
 
-def _start_time_conv(layer: nn.Conv3d) -> None:
+def _start_time_conv(layer: Any) -> None:
     out_channels, channels = layer.weight.shape[:2]
     identity = torch.eye(channels)
     layer.weight.zero_()
@@ -132,7 +132,7 @@ def random_crops(
             top = int(np.clip(rng.normal(72 - side / 2, 14), 0, room))
             left = int(np.clip(rng.normal(64 - side / 2, 10), 0, room))
         window = (slice(top, top + side), slice(left, left + side))
-        video, region = clips.frames[clip, first : first + frames, *window], weights[window]
+        video, region = clips.frames[clip, first : first + frames][:, window[0], window[1]], weights[window]
         if rng.random() < 0.5:
             video, region = video[:, :, ::-1], region[:, ::-1]
         videos.append(video)
@@ -201,7 +201,7 @@ class VaeTrainer:
         video, weights = random_crops(self.clips, self.weights, rng, batch, stage.side, stage.frames)
         loss, parts = vae_loss(self.vae, video, weights, self.config)
         self.module.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         parameters = list(self.module.parameters())
         now = torch.tensor([self.budget.share])
         shared = average_gradients(parameters, torch.cat([now, loss.detach()[None], parts]))
@@ -255,7 +255,9 @@ def main(arguments: list[str] | None = None) -> None:
     logger.addHandler(logging.StreamHandler(sys.stderr))
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    trainer = VaeTrainer(open_clips(options.clips), options.out, VaeTraining(minutes=options.minutes, seed=options.seed))
+    trainer = VaeTrainer(
+        open_clips(options.clips), options.out, VaeTraining(minutes=options.minutes, seed=options.seed)
+    )
     if options.resume:
         trainer.resume()
     trainer.run()
