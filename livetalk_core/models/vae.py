@@ -28,8 +28,8 @@ from .vae_layers import (
     rms_norm,
 )
 
-# Latent frames coded in one go. On a CPU a whole chunk amortises the calls; on a GPU a group bounds the memory.
-GROUP_LATENTS = {"cpu": 64, "cuda": 4}
+# Latent frames coded in one go: enough to fill the kernels, few enough to bound the memory.
+GROUP_LATENTS = 4
 
 
 class WanVideoVAE(nn.Module):
@@ -84,7 +84,7 @@ class WanVideoVAE(nn.Module):
         """Video -> un-normalised mean and log-variance [B,32,T,h,w]."""
         x = _patchify(video.to(self.dtype), self.patch).contiguous(memory_format=torch.channels_last_3d)
         history, stride = CausalHistory(), 4
-        group = GROUP_LATENTS.get(x.device.type, 4) * stride
+        group = GROUP_LATENTS * stride
         bounds = [0, *range(1 + group - stride, x.shape[2], group), x.shape[2]]
         parts = [self._encode_group(x[:, :, a:b], history) for a, b in pairwise(bounds)]
         return self._conv(self.vae.quant_conv, torch.cat(parts, dim=2), history)
@@ -94,7 +94,7 @@ class WanVideoVAE(nn.Module):
         history = CausalHistory()
         x = latents.contiguous(memory_format=torch.channels_last_3d)
         x = self._conv(self.vae.post_quant_conv, x, history)
-        group = GROUP_LATENTS.get(x.device.type, 4)
+        group = GROUP_LATENTS
         parts = [self._decode_group(x[:, :, a : a + group], history, a == 0) for a in range(0, x.shape[2], group)]
         return _unpatchify(torch.cat(parts, dim=2), self.patch)
 
