@@ -1,0 +1,109 @@
+"""`livetalk bench`: how fast a model runs on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import guarded, print_json, stderr, stdout
+from .parsing import DEVICE_HELP, DTYPE_HELP, SEED_HELP, SIZE_HELP, model_name, parse_size
+
+if TYPE_CHECKING:
+    from ..diagnostics.bench import BenchResult, Progress
+
+_MODEL_HELP = (
+    "'embedded', a model folder, or random weights in full size to time a GPU without a checkpoint: 'random:14b',"
+    " 'random:tiny'."
+)
+_MIB = 2**20
+
+
+@guarded
+def bench(
+    model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "embedded",
+    size: Annotated[str | None, typer.Option(help=SIZE_HELP, show_default="the model's")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.", show_default="the model's")] = None,
+    chunks: Annotated[int, typer.Option(help="Chunks to time.")] = 8,
+    warmup: Annotated[int, typer.Option(help="Chunks before them that do not count.")] = 2,
+    seed: Annotated[int, typer.Option(help=SEED_HELP)] = 9999,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the result to this file as JSON.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Time a model: every stage, the first frame, frames per second, real-time factor and memory."""
+    import json
+
+    from ..diagnostics.bench import BenchRequest, run_bench
+    from ..media import check_writable, write_atomic
+
+    if out is not None:
+        check_writable(out)
+    request = BenchRequest(
+        model=model_name(model),
+        device=device,
+        dtype=dtype,
+        size=parse_size(size),
+        steps=steps,
+        chunks=chunks,
+        warmup=warmup,
+        seed=seed,
+        compile=compile_model,
+    )
+    with _progress(as_json) as tell:
+        result = run_bench(request, tell)
+    if out is not None:
+        write_atomic(out, json.dumps(result.plain(), indent=1) + "\n")
+    if as_json:
+        print_json(result.plain())
+    else:
+        _show(result)
+
+
+def _show(result: BenchResult) -> None:
+    from rich.table import Table
+
+    console = stdout()
+    compiled = ", compiled" if result.compiled else ""
+    console.print(
+        f"[bold]{result.model}[/] {result.width}x{result.height}, {result.chunk_frames} frames per chunk of which "
+        f"{result.motion_frames} repeat, {result.steps} steps, {result.dtype} on {result.device}{compiled}; "
+        f"{result.chunks} chunks after {result.warmup}"
+    )
+    table = Table("stage", "p50 s", "p95 s", "max s", box=None, pad_edge=False)
+    for name, values in result.stages.items():
+        table.add_row(name, *(f"{values[key]:.3f}" for key in ("p50", "p95", "max")))
+    console.print(table)
+    gpu = "" if result.peak_gpu_bytes is None else f", GPU {result.peak_gpu_bytes / _MIB:.0f} MiB"
+    machine = result.environment
+    lines = {
+        "real-time factor": f"{result.real_time_factor:.2f} ({result.fps:.1f} frames per second)",
+        "first frame": f"{result.first_frame_seconds:.2f} s cold, {result.warm_first_frame_seconds:.2f} s warm, "
+        f"after {result.load_seconds:.1f} s of loading",
+        "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{gpu}; "
+        f"{result.rss_growth_per_100_chunks / _MIB:+.2f} MiB per 100 chunks",
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, "
+        f"torch {machine['libraries']['torch']} with {machine['torch_threads']} threads"
+        + "".join(f", {card['name']}" for card in machine["gpus"]),
+    }
+    for label, text in lines.items():
+        console.print(f"{label:17} {text}")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Progress | None]:
+    """A spinner with a bar, on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=stderr(), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

@@ -1,0 +1,168 @@
+"""`livetalk generate`: a video of a person who speaks a sound file."""
+
+from __future__ import annotations
+
+import shlex
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
+from .parsing import DEVICE_HELP, DTYPE_HELP, MODEL_HELP, SEED_HELP, SIZE_HELP, model_name, parse_size
+
+if TYPE_CHECKING:
+    from ..production import Report
+
+
+class Mode(str, Enum):
+    """How sound is encoded."""
+
+    stream = "stream"
+    whole = "whole"
+
+
+_FILES, _LOOK, _RUN = "Files", "What is made", "How it is made"
+
+
+@guarded
+def generate(
+    audio: Annotated[
+        str,
+        typer.Option(
+            help="Any sound file, or - for raw 16 kHz mono s16le samples from standard input.",
+            rich_help_panel=_FILES,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Video to write: .mp4 plays everywhere, .mkv is lossless.", rich_help_panel=_FILES),
+    ],
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Picture of the person.", show_default="a bundled portrait", rich_help_panel=_FILES),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write what was made, timings and a digest per chunk as JSON.", rich_help_panel=_FILES),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Keep the state after the newest chunk here, to resume from.", rich_help_panel=_FILES),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue a stream saved with --state: give the same sound and picture, the rest is remembered;"
+            " --out receives what comes after it.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help=MODEL_HELP, rich_help_panel=_LOOK)] = "embedded",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What the video shows.", show_default="the model's", rich_help_panel=_LOOK),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help=SIZE_HELP, show_default="the picture's shape at the model's area",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help=SEED_HELP, show_default="9999", rich_help_panel=_LOOK)
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps.", show_default="the model's", rich_help_panel=_LOOK)
+    ] = None,
+    shift: Annotated[
+        float | None, typer.Option(help="Time shift of the steps.", show_default="the model's", rich_help_panel=_LOOK)
+    ] = None,
+    color_strength: Annotated[
+        float | None,
+        typer.Option(help="Colour match to the picture, 0 to 1.", show_default="the model's", rich_help_panel=_LOOK),
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Use only the beginning of the sound.", rich_help_panel=_LOOK)
+    ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="stream: endless, hears up to now; whole: at most 120 s, hears ahead.", show_default="stream",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP, rich_help_panel=_RUN)] = "auto",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP, rich_help_panel=_RUN)] = "auto",
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Compile the model first: pays for long videos.", rich_help_panel=_RUN)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON on standard output.", rich_help_panel=_RUN)
+    ] = False,
+) -> int:
+    """Make a video of a person who speaks a sound file.
+
+    Ctrl-C ends it with a playable file of what was made.
+
+    Examples:
+
+      livetalk generate --audio talk.wav --out talk.mp4
+
+      livetalk generate --audio talk.mp3 --image me.jpg --model models/SoulX-FlashTalk-14B --out talk.mp4
+
+      ffmpeg -i talk.mp3 -f s16le -ac 1 -ar 16000 - | livetalk generate --audio - --out talk.mp4
+    """
+    from ..production import VideoRequest, produce
+    from .progress import ProgressLine
+
+    request = VideoRequest(
+        audio=audio,
+        output=out,
+        image=image,
+        model=model_name(model),
+        prompt=prompt,
+        size=parse_size(size),
+        seed=seed,
+        steps=steps,
+        shift=shift,
+        color_strength=color_strength,
+        mode=None if mode is None else mode.value,
+        device=device,
+        dtype=dtype,
+        max_seconds=max_seconds,
+        report=report,
+        state=state,
+        resume=resume,
+        compile=compile_model,
+    )
+    with ProgressLine(quiet=as_json) as progress:
+        made = produce(request, progress)
+    if as_json:
+        print_json(made.plain())
+    return show_result(made, None if as_json else state)
+
+
+def show_result(report: Report, state: Path | None, quiet: bool = False) -> int:
+    """Say in a line or two what was made; the exit code."""
+    if quiet:
+        pass
+    elif report.status == "interrupted":
+        first = f"{report.output} holds the first {report.video_seconds:.2f} s"
+        kept = first if report.chunks else "nothing was written"
+        stderr().print(f"[yellow]Interrupted:[/] {kept}.")
+        if state is not None and report.chunks:
+            stderr().print(f"Continue with: --resume {shlex.quote(str(state))}, the same sound and another --out.")
+    else:
+        stdout().print(f"[green]Made[/] {describe(report)}")
+    return SIGNAL_BASE + (report.signal or SIGINT) if report.status == "interrupted" else 0
+
+
+def describe(report: Report) -> str:
+    """One line about a video."""
+    return (
+        f"{report.output}: {report.video_seconds:.2f} s, {report.frames} frames of {report.width}x{report.height}, "
+        f"{report.model} on {report.device} in {report.dtype}, real-time factor {report.real_time_factor:.2f}"
+    )

@@ -1,0 +1,33 @@
+"""Values of options that need more than their type."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import ConfigError
+
+MODEL_HELP = "Model folder; 'embedded' is the small one in the package."
+DEVICE_HELP = "auto, cpu, cuda or cuda:N."
+DTYPE_HELP = "Number format: auto (bf16 where the hardware has it), fp32 or bf16."
+SIZE_HELP = "Width x height in pixels, such as 448x768; multiples of 16."
+SEED_HELP = "Same seed, same frames."
+JSON_HELP = "Print JSON on standard output."
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """"448x768" -> (448, 768).
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*", text)
+    if match is None:
+        raise ConfigError(f"--size is {text!r}.", "Write width x height in pixels, such as --size 448x768.")
+    return int(match[1]), int(match[2])
+
+
+def model_name(text: str) -> str | None:
+    """None for the embedded model."""
+    return None if text == "embedded" else text

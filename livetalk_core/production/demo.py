@@ -1,0 +1,123 @@
+"""The demonstration: the bundled portrait speaks the bundled sentence, with pictures that prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..lip_sync import mouth_opening
+from ..media import ContactSheet, contact_sheet, loudness_envelope, mouth_plot, write_atomic
+from ..media.atomic_file import output_error
+from ..models.bundle import ModelBundle
+from .observer import Observer, Phase
+from .prepare import Job
+from .producer import produce
+from .report import ChunkRecord, Report
+from .request import BUNDLED_SPEECH, VideoRequest
+
+_COLUMNS, _ROWS = 6, 3
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What a demonstration left behind.
+
+    Attributes:
+        video, sheet, plot, summary, report_file: The files.
+        report: How the video was made.
+        correlation: Of mouth opening and loudness, at the best lag.
+        lag: That lag in frames; positive where the mouth comes late.
+    """
+
+    video: Path
+    sheet: Path
+    plot: Path
+    summary: Path
+    report_file: Path
+    report: Report
+    correlation: float
+    lag: int
+
+
+def make_demo(folder: Path, settings: VideoRequest | None = None, observer: Observer | None = None) -> Demonstration:
+    """Make demo.mp4, contact_sheet.png, mouth.png, report.json and summary.txt in `folder`.
+
+    Args:
+        folder: Made if absent.
+        settings: Model, device, seed ... to use; its sound and files are replaced.
+        observer: Is told how it goes on.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or nothing was made before an interruption.
+        LiveTalkError: as `produce`.
+    """
+    _make_folder(folder)
+    video, report_file = folder / "demo.mp4", folder / "report.json"
+    base = settings or VideoRequest(audio="", output=video)
+    request = replace(base, audio=str(BUNDLED_SPEECH), output=video, report=report_file)
+    keeper = _Keeper(observer or Observer())
+    report = produce(request, keeper)
+    if not report.chunks:
+        raise OutputError("Interrupted before the first frame: there is nothing to show.", "Run it again.")
+    sheet = contact_sheet(keeper.sheet.frames(), folder / "contact_sheet.png", _COLUMNS, _title(report))
+    opening = np.concatenate(keeper.opening)
+    loudness = loudness_envelope(np.concatenate(keeper.samples))[: len(opening)]
+    times = np.arange(len(opening)) / report.fps
+    plot = folder / "mouth.png"
+    correlation, lag = mouth_plot(times, opening, loudness, plot)
+    summary = write_atomic(folder / "summary.txt", _summary(report, correlation, lag))
+    return Demonstration(video, sheet, plot, summary, report_file, report, correlation, lag)
+
+
+class _Keeper(Observer):
+    """Passes everything on and keeps what the pictures are made of."""
+
+    def __init__(self, listener: Observer) -> None:
+        self._listener = listener
+        self.sheet = ContactSheet(_ROWS, _COLUMNS)
+        self.opening: list[NDArray[np.float32]] = []
+        self.samples: list[NDArray[np.float32]] = []
+
+    def phase(self, name: Phase) -> None:
+        self._listener.phase(name)
+
+    def checked(self, job: Job) -> None:
+        self._listener.checked(job)
+
+    def loaded(self, bundle: ModelBundle) -> None:
+        self._listener.loaded(bundle)
+
+    def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
+        self.sheet.add(frames)
+        self.opening.append(mouth_opening(frames))
+        self.samples.append(samples)
+        self._listener.chunk(record, frames, samples)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _title(report: Report) -> str:
+    return f"{report.model}, seed {report.seed}, {report.width}x{report.height}, {report.dtype}"
+
+
+def _summary(report: Report, correlation: float, lag: int) -> str:
+    factor = report.real_time_factor or 0.0
+    pace = "faster than it plays" if factor < 1 else "slower than it plays"
+    return (
+        f"{report.video_seconds:.2f} s of video, {report.frames} frames of {report.width}x{report.height} "
+        f"in {len(report.chunks)} chunks\n"
+        f"made by {report.model} on {report.device} in {report.dtype}, seed {report.seed}\n"
+        f"real-time factor {factor:.2f} ({pace}); first frame after {report.seconds['first_chunk']:.1f} s, "
+        f"loading included\n"
+        f"mouth opening follows the loudness of the sound with correlation {correlation:.2f} at a lag of "
+        f"{lag:+d} frames\n"
+    )

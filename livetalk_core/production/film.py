@@ -1,0 +1,100 @@
+"""The files a production writes: the video, the state after its newest chunk, the report."""
+
+from __future__ import annotations
+
+import time
+
+from ..chunking import chunk_span
+from ..engine import Chunk, StreamState
+from ..media import VideoWriter, frame_digest, write_atomic
+from .observer import Observer
+from .prepare import Job
+from .report import ChunkRecord, Report, Status
+from .sound_track import SoundTrack
+
+
+class Film:
+    """Video, state and report of one production, always in step with each other.
+
+    Args:
+        job: What is made.
+        report: Grows with every chunk.
+        observer: Is told of every chunk.
+        started: `time.perf_counter()` when the production began.
+    """
+
+    def __init__(
+        self, job: Job, report: Report, observer: Observer, started: float
+    ) -> None:
+        self.job = job
+        self.report = report
+        self.observer = observer
+        self.track = _sound_track(job)
+        self._started = started
+        self._writer: VideoWriter | None = None
+
+    def add(self, chunk: Chunk, state: StreamState) -> None:
+        """Write a chunk, then the state after it.
+
+        Raises:
+            OutputError: a file cannot be written; the video is gone then.
+        """
+        if self._writer is None:
+            self.report.seconds["first_chunk"] = time.perf_counter() - self._started
+            self._writer = self._open_writer()
+        begun = time.perf_counter()
+        samples = self.track.take()
+        self._writer.write(chunk.frames, samples)
+        if self.job.request.state is not None:
+            write_atomic(self.job.request.state, state.to_bytes())
+        stages = {**chunk.timings, "write": time.perf_counter() - begun}
+        fps, count = self.report.fps, len(chunk.frames)
+        record = ChunkRecord(
+            index=chunk.index,
+            first_pts=chunk.first_frame / fps,
+            frames=count,
+            duration=count / fps,
+            seconds=sum(stages.values()),
+            stages=stages,
+            sha256=frame_digest(chunk.frames),
+        )
+        self.report.chunks.append(record)
+        self.report.audio_seconds = state.samples / self.job.config.geometry.sample_rate
+        self.observer.chunk(record, chunk.frames, samples)
+
+    def finish(self, status: Status, signal: int | None = None) -> None:
+        """Close the video and write the report.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        self.observer.phase("finishing")
+        self.report.status, self.report.signal = status, signal
+        if self._writer is not None:
+            self._writer.finish_partial()
+        self.report.seconds["total"] = time.perf_counter() - self._started
+        if self.job.request.report is not None:
+            write_atomic(self.job.request.report, self.report.to_json())
+
+    def discard(self) -> None:
+        """Leave no video."""
+        if self._writer is not None:
+            self._writer.discard()
+
+    def _open_writer(self) -> VideoWriter:
+        config = self.job.config
+        geometry = config.geometry
+        return VideoWriter(
+            self.job.request.output, config.width, config.height, geometry.fps, geometry.sample_rate
+        )
+
+
+def _sound_track(job: Job) -> SoundTrack:
+    """The sound from the first frame on that is going to be made."""
+    saved, geometry = job.saved, job.config.geometry
+    if saved is None:
+        return SoundTrack(job.sound)
+    first = chunk_span(saved.chunk, geometry, job.config.audio.mode).first_frame
+    # In whole mode the stream compares the digest of the entire sound instead.
+    heard = saved.samples if job.config.audio.mode == "stream" else 0
+    return SoundTrack(job.sound, first * geometry.samples_per_frame, heard, saved.ring.samples)

@@ -1,0 +1,162 @@
+"""What decides the pixels is settled and checked before the model is loaded: settings, device, saved state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from ..config import StreamConfig
+from ..engine import StreamState
+from ..errors import StateError
+from ..loading.describe import describe_model
+from ..loading.manifest import Manifest
+from ..loading.placement import Placement, choose_placement
+from ..media import SoundReader, fit_size, open_sound
+from .compilation import require_compiler
+from .request import VideoRequest
+
+_MAX_STATE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request whose inputs are known to be good.
+
+    Attributes:
+        request: What was asked for.
+        manifest: The model's name and defaults.
+        placement: Device and number formats.
+        config: All settings of the stream.
+        picture: RGB.
+        sound: Open, at its beginning; leaving the job as a context manager closes it.
+        saved: Where to continue, or None.
+    """
+
+    request: VideoRequest
+    manifest: Manifest
+    placement: Placement
+    config: StreamConfig
+    picture: Image.Image
+    sound: SoundReader
+    saved: StreamState | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Expected length of the video that is to be made; None where the sound does not tell."""
+        total = self.sound.seconds_hint
+        if total is None or self.saved is None:
+            return total
+        return max(0.0, total - self.saved.samples / self.config.geometry.sample_rate)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sound.close()
+
+
+def prepare(request: VideoRequest, picture: Image.Image) -> Job:
+    """Check what files alone do not tell: model, settings, saved state, device; nothing is written.
+
+    Args:
+        request: Its files have been checked.
+        picture: The person, RGB.
+
+    Raises:
+        StateError, CheckpointError, ConfigError, DeviceError, AudioError, MissingDependencyError: the first thing
+            found wrong, with its remedy.
+    """
+    manifest = describe_model(request.model)
+    saved = None if request.resume is None else read_state(request.resume)
+    config = stream_config(request, manifest, picture.size, saved)
+    if saved is not None:
+        saved.identity.require_same(replace(saved.identity, config=config))
+    placement = choose_placement(request.device, _dtype_name(request, saved))
+    if request.compile:
+        require_compiler(placement.device)
+    sound = open_sound(
+        request.audio, config.geometry.sample_rate, max_seconds=request.max_seconds, stdin=request.stdin
+    )
+    return Job(request, manifest, placement, config, picture, sound, saved)
+
+
+def read_state(path: Path) -> StreamState:
+    """Read a file written with `--state`.
+
+    Raises:
+        StateError: missing, no state, damaged, or at its end.
+    """
+    try:
+        if path.stat().st_size > _MAX_STATE_BYTES:
+            raise StateError(f"{path} is too large for a saved stream.", "Give a file written with --state.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise StateError(
+            f"The saved stream {path} cannot be read ({error.strerror}).",
+            "Give the file that was written with --state.",
+            file=str(path),
+        ) from error
+    state = StreamState.from_bytes(data)
+    if state.ended:
+        raise StateError(
+            f"The saved stream {path} is at its end: no frames are left to make.",
+            "Leave --resume out to make the video again.",
+            file=str(path),
+        )
+    return state
+
+
+def stream_config(
+    request: VideoRequest, manifest: Manifest, picture_size: tuple[int, int], saved: StreamState | None
+) -> StreamConfig:
+    """The settings asked for; the others from the saved stream if there is one, else from the model.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+    base = saved.identity.config if saved is not None else _default_config(request, manifest, picture_size)
+    if saved is not None and request.size is not None:
+        base = msgspec.structs.replace(base, width=request.size[0], height=request.size[1])
+    sampler = msgspec.structs.replace(base.sampler, **_given(steps=request.steps, shift=request.shift))
+    correction = msgspec.structs.replace(base.correction, **_given(color_strength=request.color_strength))
+    audio = msgspec.structs.replace(base.audio, **_given(mode=request.mode))
+    return msgspec.structs.replace(
+        base,
+        sampler=sampler,
+        correction=correction,
+        audio=audio,
+        **_given(seed=request.seed, prompt=request.prompt),
+    )
+
+
+def _default_config(
+    request: VideoRequest, manifest: Manifest, picture_size: tuple[int, int]
+) -> StreamConfig:
+    defaults = manifest.defaults
+    step = 2 * defaults.geometry.spatial_stride
+    width, height = request.size or fit_size(picture_size, defaults.width * defaults.height, step)
+    return StreamConfig(
+        width=width,
+        height=height,
+        prompt=defaults.prompt,
+        geometry=defaults.geometry,
+        sampler=defaults.sampler,
+        correction=defaults.correction,
+        audio=defaults.audio,
+    )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _dtype_name(request: VideoRequest, saved: StreamState | None) -> str:
+    """On a resume "auto" means the number format that the stream was begun in."""
+    return request.dtype if saved is None or request.dtype != "auto" else saved.identity.dtype

@@ -1,0 +1,40 @@
+"""Make a video file: the entry that checks the files before the model libraries are imported."""
+
+from __future__ import annotations
+
+import time
+
+from .checks import check_files
+from .interrupts import Interrupts
+from .observer import Observer
+from .report import Report
+from .request import VideoRequest
+
+
+def produce(request: VideoRequest, observer: Observer | None = None) -> Report:
+    """Make a video.
+
+    An interruption (SIGINT, SIGTERM) ends it early with a playable file of what was made; `status` of the report
+    says so. After an error nothing is left, except where a state was asked for: then what was made before it
+    stays, because the state continues from there.
+
+    Args:
+        request: What to make.
+        observer: Is told how it goes on.
+
+    Raises:
+        LiveTalkError: of the kind that says what is wrong.
+        KeyboardInterrupt: interrupted before the model was loaded.
+    """
+    watching = observer or Observer()
+    started = time.perf_counter()
+    with Interrupts() as interrupts:
+        watching.phase("checking")
+        picture = check_files(request)
+        # Late: these take seconds to import, and a mistyped path is reported at once.
+        from .prepare import prepare
+        from .shoot import shoot
+
+        with prepare(request, picture) as job:
+            watching.checked(job)
+            return shoot(job, watching, interrupts, started)
