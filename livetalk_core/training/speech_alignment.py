@@ -62,9 +62,7 @@ def align_to_recording(recording: NDArray[np.float32], readings: Sequence[Uttera
     return best[1]
 
 
-def _without_pauses(
-    recording: NDArray[np.float32], events: tuple[PhonemeEvent, ...]
-) -> tuple[PhonemeEvent, ...]:
+def _without_pauses(recording: NDArray[np.float32], events: tuple[PhonemeEvent, ...]) -> tuple[PhonemeEvent, ...]:
     """Take pauses of the speaker, which the reading does not have, out of the phonemes they were added to."""
     loud = np.flatnonzero(_loud(_power(recording)))
     ends = np.flatnonzero(np.diff(loud) * HOP / SAMPLE_RATE > _SHORTEST_PAUSE_SECONDS)
@@ -97,9 +95,7 @@ def warp(source: Array, target: Array) -> tuple[float, NDArray[np.int64], NDArra
     for diagonal in range(rows + columns - 1):
         row = np.arange(max(0, diagonal - columns + 1), min(rows - 1, diagonal) + 1)
         column = diagonal - row
-        options = np.stack(
-            (total[row, column], total[row, column + 1] + penalty, total[row + 1, column] + penalty)
-        )
+        options = np.stack((total[row, column], total[row, column + 1] + penalty, total[row + 1, column] + penalty))
         move[row, column] = options.argmin(axis=0)
         total[row + 1, column + 1] = options.min(axis=0) + distance[row, column]
     path = [(rows - 1, columns - 1)]

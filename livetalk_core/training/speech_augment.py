@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.signal import fftconvolve, resample_poly
 
 from .speech_espeak import SAMPLE_RATE, Utterance
@@ -53,26 +54,41 @@ def unit_level(samples: Samples, rms: float = 0.08) -> Samples:
 
 
 def revoice(samples: Samples, rng: np.random.Generator) -> Samples:
-    """Replace or keep the excitation and warp the vocal tract, by linear prediction on short-time spectra.
+    """Replace or keep the excitation and change the vocal tract, by linear prediction on short-time spectra.
 
-    The spectral envelope (which carries the articulation) is kept per 8 ms frame, stretched in frequency by
-    a factor 0.85..1.18 and driven by the original excitation, glottal-like pulses of another pitch contour,
-    noise (a whisper) or a mixture.
+    The spectral envelope (which carries the articulation) is bent in frequency, made sharper or flatter, at
+    times blurred over time and given another loudness contour. Then it is driven by the original excitation,
+    glottal-like pulses of another pitch contour, noise (a whisper) or a mixture.
     """
     spectra = _stft(samples)
     envelope = _lpc_envelope(samples, len(spectra))
-    warped = _warp(envelope, float(rng.uniform(0.85, 1.18)))
+    changed = _other_throat(envelope, rng)
     kind = rng.random()
     if kind < 0.35:
-        driven = spectra * (warped / np.maximum(envelope, 1e-9))
+        driven = spectra * (changed / np.maximum(envelope, 1e-9))
     else:
-        driven = _stft(_excitation(samples, spectra, kind, rng))[: len(spectra)] * warped
+        driven = _stft(_excitation(samples, spectra, kind, rng))[: len(spectra)] * changed
     return unit_level(_istft(driven, len(samples)))
 
 
-def _excitation(
-    samples: Samples, spectra: NDArray[np.complex128], kind: float, rng: np.random.Generator
-) -> Samples:
+def _other_throat(envelope: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Envelope [frames, bins] of the same articulation by another speaker with other habits."""
+    knots = np.array([0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0])
+    factors = float(rng.uniform(0.85, 1.18)) * np.exp(rng.normal(0.0, 0.05, len(knots)))
+    frequencies = np.linspace(0.0, SAMPLE_RATE / 2, envelope.shape[1])
+    logarithm = np.log(_warp(envelope, np.interp(frequencies, knots, factors)) + 1e-7)
+    # Formants stand out from the smoothed spectrum; how much differs between voices and synthesisers.
+    smooth = gaussian_filter1d(logarithm, 24, axis=1, mode="nearest")
+    logarithm = smooth + float(rng.uniform(0.6, 1.25)) * (logarithm - smooth)
+    if rng.random() < 0.6:
+        logarithm = gaussian_filter1d(logarithm, float(rng.uniform(0.3, 2.2)), axis=0, mode="nearest")
+    if rng.random() < 0.7:
+        contour = gaussian_filter1d(rng.standard_normal(len(envelope)), float(rng.uniform(8, 30)))
+        logarithm += (float(rng.uniform(0.1, 0.7)) * contour / (contour.std() + 1e-9))[:, None]
+    return np.asarray(np.exp(logarithm))
+
+
+def _excitation(samples: Samples, spectra: NDArray[np.complex128], kind: float, rng: np.random.Generator) -> Samples:
     noise = rng.standard_normal(len(samples))
     if kind < 0.50:
         return noise.astype(np.float32)
@@ -194,8 +210,8 @@ def _lpc_envelope(samples: Samples, frames: int) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(error)[:, None] / (inverse + 1e-6) / tilt)
 
 
-def _warp(envelope: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
-    """Stretch the frequency axis by `factor` (> 1: formants move up, a shorter vocal tract)."""
+def _warp(envelope: NDArray[np.float64], factor: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stretch the frequency axis by `factor` (> 1: formants move up, a shorter vocal tract), one per bin or all."""
     bins = envelope.shape[1]
     source = np.clip(np.arange(bins) / factor, 0, bins - 1)
     floor = np.minimum(source.astype(np.int64), bins - 2)

@@ -72,9 +72,7 @@ class _Event(ctypes.Structure):
     ]
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class _Espeak:
@@ -121,9 +119,7 @@ class _Espeak:
         with self._lock:
             self._blocks, self._marks = [], []
             if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise ConfigError(
-                    f"espeak-ng has no voice {voice!r}", hint="list the voices: espeak-ng --voices"
-                )
+                raise ConfigError(f"espeak-ng has no voice {voice!r}", hint="list the voices: espeak-ng --voices")
             for parameter, value in (
                 (_PARAMETER_RATE, rate),
                 (_PARAMETER_PITCH, pitch),
@@ -142,9 +138,7 @@ def _espeak() -> _Espeak:
     return _Espeak()
 
 
-def speak_espeak(
-    text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, pitch_range: int = 50
-) -> Utterance:
+def speak_espeak(text: str, voice: str = "en-us", rate: int = 165, pitch: int = 50, pitch_range: int = 50) -> Utterance:
     """Speak `text`.
 
     Args:
@@ -169,9 +163,7 @@ def _give_gaps_to_stops(samples: NDArray[np.float32], events: list[PhonemeEvent]
         if event.symbol.lstrip("ˈˌ")[:1] not in _VOICELESS_STOPS:
             continue
         stop = round(event.start * SAMPLE_RATE)
-        first = max(
-            round(moved[index - 1].start * SAMPLE_RATE), stop - round(_LONGEST_GAP_SECONDS * SAMPLE_RATE)
-        )
+        first = max(round(moved[index - 1].start * SAMPLE_RATE), stop - round(_LONGEST_GAP_SECONDS * SAMPLE_RATE))
         loud = np.flatnonzero(np.abs(samples[first:stop]) > _SILENCE)
         start = (first + int(loud[-1]) + 1 if len(loud) else first) / SAMPLE_RATE
         if event.start - start >= _SHORTEST_GAP_SECONDS:

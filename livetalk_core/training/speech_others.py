@@ -64,9 +64,7 @@ def speak_festival(text: str, stretch: float = 1.0) -> Utterance:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         script = Path(folder) / "speech.scm"
-        script.write_text(
-            _FESTIVAL_SCRIPT.format(stretch=f"{stretch:.3f}", text=text, wave=path), encoding="ascii"
-        )
+        script.write_text(_FESTIVAL_SCRIPT.format(stretch=f"{stretch:.3f}", text=text, wave=path), encoding="ascii")
         printed = _run(["festival", "-b", str(script)], package="festival festvox-kallpc16k")
         samples = read_wave(path)
     return Utterance(samples, _events(printed.split(), delay=_FESTIVAL_DELAY_SECONDS))
@@ -86,9 +84,7 @@ def read_wave(path: Path) -> NDArray[np.float32]:
 def _check_text(text: str) -> None:
     # The text goes into a festival script and onto a command line: refuse what could be read as syntax there.
     if not _SPEAKABLE.fullmatch(text) or text.startswith("-"):
-        raise ConfigError(
-            f"text {text!r} cannot be spoken here", hint="use letters, spaces and , . ? ! ' - only"
-        )
+        raise ConfigError(f"text {text!r} cannot be spoken here", hint="use letters, spaces and , . ? ! ' - only")
 
 
 def _run(command: list[str], package: str) -> str:
