@@ -32,4 +32,5 @@ def match_loudness(samples: NDArray[np.float32], sample_rate: int, target: float
     if not abs(loudness) <= _UNUSABLE_LOUDNESS:
         return samples
     gain = 10.0 ** ((target - loudness) / 20.0)
-    return (gain * precise).astype(np.float32)
+    louder: NDArray[np.float32] = (gain * precise).astype(np.float32)
+    return louder

@@ -36,7 +36,8 @@ def transformer(vectors: Vectors, windows: Tensor) -> LiveTalkTransformer3DModel
         "clip_dim": weights["img_emb.proj.0.weight"].shape[0],
     }
     model = LiveTalkTransformer3DModel(**{**sizes, **settings})
-    return _filled(model, weights, "transformer")
+    filled: LiveTalkTransformer3DModel = _filled(model, weights, "transformer")
+    return filled
 
 
 def vae(vectors: Vectors) -> WanVideoVAE:
@@ -101,9 +102,7 @@ def _adapted(model: Any, vectors: Vectors, stem: str, component: Component) -> A
     return _filled(model, adapter.to_library(weights), component, adapter.optional)
 
 
-def _filled(
-    model: Any, weights: Mapping[str, Tensor], component: str, optional: frozenset[str] = frozenset()
-) -> Any:
+def _filled(model: Any, weights: Mapping[str, Tensor], component: str, optional: frozenset[str] = frozenset()) -> Any:
     """The model with exactly these weights, ready to compare."""
     try:
         result = nn.Module.load_state_dict(model, dict(weights), strict=False)
@@ -113,9 +112,10 @@ def _filled(
             "Correct meta.json or the weight file.",
         ) from error
     missing = sorted(set(result.missing_keys) - optional)
-    if missing or result.unexpected_keys:
+    unknown = sorted(result.unexpected_keys)
+    if missing or unknown:
         raise CheckpointError(
-            f"The {component} weights lack {missing[:3]} and have unknown {sorted(result.unexpected_keys)[:3]}.",
+            f"The {component} weights lack {missing[:3]} and have unknown {unknown[:3]}.",
             "Correct meta.json or the weight file.",
         )
     return model.eval().requires_grad_(False)

@@ -71,9 +71,7 @@ def run(directory: str | Path, dump: str | Path | None = None) -> ConformanceRep
         recorded = {k: v for k, v in vectors.tensors(component.file).items() if _is_result(k)}
         computed = _compute(component, vectors)
         computed = {k: fit_shape(v, recorded[k]) if k in recorded else v for k, v in computed.items()}
-        absent.extend(
-            f"{component.name}: {name} is not computed" for name in sorted(recorded.keys() - computed)
-        )
+        absent.extend(f"{component.name}: {name} is not computed" for name in sorted(recorded.keys() - computed))
         names = (name for name in computed if name in recorded)
         rows.extend(_row(component, name, computed[name], recorded[name]) for name in names)
         if target is not None:
