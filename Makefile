@@ -1,0 +1,74 @@
+# make setup   .venv with torch, the package and what its tests need
+# make demo    the bundled portrait speaks: look into demo/
+# make test    lint excepted, everything that a change must pass (about ten minutes at most)
+# make lint    ruff, mypy --strict, import contracts
+# make test-all  test and the slow tiers
+# make bench   how fast the embedded model is here
+# make clean   remove what these made
+#
+# TORCH chooses the torch to install; the default is the CPU build. For a GPU, for instance:
+#   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0 $(CPU_INDEX)
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+# On Linux, PyPI has the CUDA build, which is gigabytes. Where the CPU builds cannot be reached, PyPI has to do.
+CPU_INDEX = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_WHEELS)/torch/', timeout=10)" \
+  2>/dev/null && echo --extra-index-url $(CPU_WHEELS))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest -q
+TIERS := unit or property or golden or dist or faults or security
+
+.PHONY: help setup demo test test-all lint bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+
+setup: $(VENV)/.ready
+
+# Debian has no ensurepip unless python3-venv is installed; pip itself can put pip there.
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
+	  && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	touch $@
+
+# torch first and by itself, so that the package finds it and does not bring another build.
+$(VENV)/.torch: $(VENV)/.python
+	@echo "installing torch; this is the large one"
+	$(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml
+	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(PIP) -e '.[lint]'
+	touch $@
+
+demo: setup
+	$(BIN)/livetalk demo --out demo
+
+test: setup
+	$(PYTEST) -m "($(TIERS)) and not slow and not gpu and not comfy and not page"
+
+test-all: setup
+	$(PYTEST) -m "not gpu and not comfy and not page"
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: setup
+	$(BIN)/livetalk bench
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find livetalk_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
