@@ -88,9 +88,7 @@ def write_safetensors(
         save_tensors(temporary, tensors, metadata)
 
 
-def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as one safetensors file; tensors that share memory are written as independent ones.
 
     Raises:
@@ -100,11 +98,7 @@ def save_tensors(
     independent: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         pointer = tensor.untyped_storage().data_ptr()
-        alone = (
-            tensor.is_contiguous()
-            and pointer not in seen
-            and tensor.untyped_storage().nbytes() == tensor.nbytes
-        )
+        alone = tensor.is_contiguous() and pointer not in seen and tensor.untyped_storage().nbytes() == tensor.nbytes
         seen.add(pointer)
         independent[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
     try:

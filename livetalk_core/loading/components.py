@@ -74,9 +74,7 @@ def plan_image_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPla
         config = _library_config(files.config)
     else:
         config = {**IMAGE_ENCODER, **_inferred("image encoder", weights, adapter, image_config)}
-    return _plan(
-        "image encoder", files, weights, lambda: CLIPVisionModel(CLIPVisionConfig(**config)), adapter, dtype
-    )
+    return _plan("image encoder", files, weights, lambda: CLIPVisionModel(CLIPVisionConfig(**config)), adapter, dtype)
 
 
 def plan_text_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
@@ -87,20 +85,16 @@ def plan_text_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan
         config = _library_config(files.config)
     else:
         config = {**TEXT_ENCODER, **_inferred("text encoder", weights, adapter, text_config)}
-    return _plan(
-        "text encoder", files, weights, lambda: UMT5EncoderModel(UMT5Config(**config)), adapter, dtype
-    )
+    return _plan("text encoder", files, weights, lambda: UMT5EncoderModel(UMT5Config(**config)), adapter, dtype)
 
 
 def plan_audio_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
     """The wav2vec2 encoder."""
-    assert files.config is not None  # noqa: S101 - set by both layouts
+    assert files.config is not None
     weights = _open(files)
     config = _library_config(files.config)
     adapter = _adapter("audio_encoder", weights)
-    return _plan(
-        "audio encoder", files, weights, lambda: Wav2Vec2Model(Wav2Vec2Config(**config)), adapter, dtype
-    )
+    return _plan("audio encoder", files, weights, lambda: Wav2Vec2Model(Wav2Vec2Config(**config)), adapter, dtype)
 
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:
@@ -160,7 +154,7 @@ def _adapter(component: Component, weights: WeightSet) -> StateDictAdapter:
 
 def _class_config(files: ComponentFiles, known: AbstractSet[str]) -> dict[str, Any]:
     """The settings in config.json that the class has; others are named in the log."""
-    assert files.config is not None  # noqa: S101 - checked by the callers
+    assert files.config is not None
     config = {key: value for key, value in read_model_config(files.config).items() if not key.startswith("_")}
     unknown = sorted(config.keys() - known)
     if unknown:

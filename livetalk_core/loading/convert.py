@@ -102,11 +102,7 @@ def convert(
         return _convert_folder(path, out, accept_unlisted, force, progress)
     require_regular_file(path)
     target = (
-        path.with_suffix(".safetensors")
-        if out is None
-        else out / f"{path.stem}.safetensors"
-        if out.is_dir()
-        else out
+        path.with_suffix(".safetensors") if out is None else out / f"{path.stem}.safetensors" if out.is_dir() else out
     )
     if target.exists() and not force:
         raise OutputError(f"{target} exists already.", "Pass --force to write over it.", file=str(target))
@@ -128,9 +124,7 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
                 if progress:
                     progress(path, done, size)
     except OSError as error:
-        raise checkpoint_error(
-            path, f"cannot be read ({error.strerror})", "Check the disk and permissions."
-        ) from error
+        raise checkpoint_error(path, f"cannot be read ({error.strerror})", "Check the disk and permissions.") from error
     return digest.hexdigest()
 
 
@@ -159,9 +153,7 @@ def _convert_folder(
             target = target.with_name("model.safetensors")
         if target.exists() and not force:
             tensors = len(read_header(target).entries)
-            results.append(
-                Conversion(str(source), str(target), "", source.stat().st_size, False, tensors, kept=True)
-            )
+            results.append(Conversion(str(source), str(target), "", source.stat().st_size, False, tensors, kept=True))
             continue
         results.append(_convert_one(source, target, accept_unlisted, progress))
     return results
@@ -183,9 +175,7 @@ def _convert_one(source: Path, target: Path, accept_unlisted: bool, progress: Pr
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{target.parent} cannot be made ({error.strerror}).", "Choose another place."
-        ) from error
+        raise OutputError(f"{target.parent} cannot be made ({error.strerror}).", "Choose another place.") from error
     digest = sha256_of(source, progress)
     listed = digest in known_hashes()
     if not listed and not accept_unlisted:
@@ -205,9 +195,7 @@ def _convert_one(source: Path, target: Path, accept_unlisted: bool, progress: Pr
             after.st_mtime_ns,
             after.st_ino,
         ):
-            raise ConversionRefused(
-                f"{source} changed while it was converted.", "Try again.", file=str(source)
-            )
+            raise ConversionRefused(f"{source} changed while it was converted.", "Try again.", file=str(source))
     result = Conversion(str(source), str(target), digest, before.st_size, listed, tensors)
     _record(result)
     return result

@@ -51,42 +51,31 @@ def _load(source: Path) -> Any:
         return torch.load(source, map_location="cpu", weights_only=True)
 
 
+_READ_ERRORS = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError, MemoryError)
+
+
 def run(source: Path, target: Path) -> dict[str, Any]:
     """Convert and say in plain words what came of it."""
     try:
         tensors = load_tensors(source)
         save_tensors(target, tensors, {"format": "pt"})
     except pickle.UnpicklingError as error:
-        return {
-            "refused": "pickle",
-            "message": str(error).splitlines()[0][:300] + _global_named_in(str(error)),
-        }
+        return {"refused": "pickle", "message": _what_was_asked_for(str(error))}
     except ContentError as error:
         return {"refused": "content", "message": str(error)}
     except OutputError as error:
         return {"refused": "output", "message": error.message, "hint": error.hint}
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        OSError,
-        MemoryError,
-    ) as error:
-        return {
-            "refused": "content",
-            "message": f"it cannot be read ({str(error)[:300] or type(error).__name__})",
-        }
+    except _READ_ERRORS as error:
+        return {"refused": "content", "message": f"it cannot be read ({str(error)[:300] or type(error).__name__})"}
     return {"tensors": len(tensors)}
 
 
-def _global_named_in(message: str) -> str:
-    """The function or class a refused pickle asked for, if torch names it."""
-    marker = "Unsupported global: GLOBAL "
-    return f" It asks for {message.partition(marker)[2].split()[0]}." if marker in message else ""
+def _what_was_asked_for(message: str) -> str:
+    """The refused part of torch's message; the rest of it advises to load the file without care."""
+    marker = "Unsupported "
+    if marker not in message:
+        return "Its instructions are none that weights need."
+    return f"Unsupported {message.partition(marker)[2].splitlines()[0].partition(' was not ')[0][:200]}."
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class ModelFiles:
     @property
     def audio_preprocessor(self) -> Path:
         """Says whether the audio encoder wants normalised sound."""
-        assert self.audio_encoder.config is not None  # noqa: S101 - set by both layouts
+        assert self.audio_encoder.config is not None
         return self.audio_encoder.config.with_name("preprocessor_config.json")
 
 
@@ -149,8 +149,7 @@ def _models_in(folder: Path) -> list[str]:
     return [
         str(child)
         for child in sorted(folder.iterdir())
-        if child.is_dir()
-        and ((child / MANIFEST).is_file() or any(child.glob(f"{TRANSFORMER_STEM}*.safetensors")))
+        if child.is_dir() and ((child / MANIFEST).is_file() or any(child.glob(f"{TRANSFORMER_STEM}*.safetensors")))
     ][:3]
 
 
@@ -208,9 +207,7 @@ class _Search:
     def audio(self, candidates: Sequence[Path]) -> ComponentFiles:
         folder = next((folder for folder in candidates if folder.is_dir()), candidates[0])
         stems = ("model", TRANSFORMER_STEM)
-        weights = next(
-            (found for stem in stems if folder.is_dir() and (found := find_shards(folder, stem))), []
-        )
+        weights = next((found for stem in stems if folder.is_dir() and (found := find_shards(folder, stem))), [])
         if not weights and (folder / "pytorch_model.bin").is_file():
             self.pickled.append(folder / "pytorch_model.bin")
         elif not weights:
@@ -245,9 +242,7 @@ def _published_layout(folder: Path, chosen: Replacements) -> ModelFiles:
     files = ModelFiles(
         kind="published",
         folder=folder,
-        transformer=ComponentFiles(
-            search.shards(folder, TRANSFORMER_STEM), search.existing(folder / "config.json")
-        ),
+        transformer=ComponentFiles(search.shards(folder, TRANSFORMER_STEM), search.existing(folder / "config.json")),
         vae=search.single(chosen.vae, VAE_FILES),
         image_encoder=search.single(chosen.image_encoder, IMAGE_FILES),
         audio_encoder=search.audio([chosen.audio_encoder] if chosen.audio_encoder else beside),
@@ -265,9 +260,7 @@ def _own_layout(folder: Path, chosen: Replacements) -> ModelFiles:
         if given is not None:
             return ComponentFiles((search.given(given),))
         stem = TRANSFORMER_STEM if name in ("transformer", "vae") else "model"
-        return ComponentFiles(
-            search.shards(folder / name, stem), search.existing(folder / name / "config.json")
-        )
+        return ComponentFiles(search.shards(folder / name, stem), search.existing(folder / name / "config.json"))
 
     has_text = (folder / "text_encoder").is_dir() or chosen.text_encoder is not None
     files = ModelFiles(

@@ -106,12 +106,8 @@ def _require_matching(plans: Mapping[str, AssemblyPlan]) -> None:
         audio.config.num_hidden_layers,
         audio.weights.source,
     )
-    require_equal(
-        "width of the audio encoder", wanted.audio_channels, audio.config.hidden_size, audio.weights.source
-    )
-    require_equal(
-        "width of the image encoder", wanted.clip_dim, image.config.hidden_size, image.weights.source
-    )
+    require_equal("width of the audio encoder", wanted.audio_channels, audio.config.hidden_size, audio.weights.source)
+    require_equal("width of the image encoder", wanted.clip_dim, image.config.hidden_size, image.weights.source)
     require_equal("latent channels of the VAE", wanted.out_dim, vae.config.z_dim, vae.weights.source)
     if "text_encoder" in plans:
         text = plans["text_encoder"]

@@ -114,9 +114,7 @@ def read_audio_normalise(path: Path) -> bool:
     config = read_json(path)
     rate = config.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
-        raise checkpoint_error(
-            path, f"asks for {rate!r} samples per second", f"Use an encoder of {SAMPLE_RATE} Hz."
-        )
+        raise checkpoint_error(path, f"asks for {rate!r} samples per second", f"Use an encoder of {SAMPLE_RATE} Hz.")
     normalise = config.get("do_normalize", True)
     if not isinstance(normalise, bool):
         raise checkpoint_error(

@@ -67,25 +67,19 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise DeviceError(
-            f"{device!r} is not a device.", f"Available: {', '.join(available_devices())}."
-        ) from error
+        raise DeviceError(f"{device!r} is not a device.", f"Available: {', '.join(available_devices())}.") from error
     if chosen.type == "cpu":
         return torch.device("cpu")
     if chosen.type == "cuda":
         return _cuda(chosen)
     if str(chosen) not in available_devices():
-        raise DeviceError(
-            f"Device {str(chosen)!r} is not available.", f"Available: {', '.join(available_devices())}."
-        )
+        raise DeviceError(f"Device {str(chosen)!r} is not available.", f"Available: {', '.join(available_devices())}.")
     return chosen
 
 
 def available_devices() -> list[str]:
     """Names of the devices a model can be put on here."""
-    names = (
-        [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if torch.backends.mps.is_available():
         names.append("mps")
     return [*names, "cpu"]
@@ -124,9 +118,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if dtype not in DTYPE_NAMES.values():
         raise DeviceError(f"{dtype} is not a number format of models.", "Use fp32, bf16 or fp16.")
     if dtype is torch.float16 and device.type == "cpu":
-        raise DeviceError(
-            "fp16 was asked for on the CPU, where it is neither fast nor accurate.", "Use bf16 or fp32."
-        )
+        raise DeviceError("fp16 was asked for on the CPU, where it is neither fast nor accurate.", "Use bf16 or fp32.")
     return dtype
 
 
@@ -147,9 +139,7 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    flags = next(
-        (line.partition(":")[2].split() for line in text.splitlines() if line.startswith("flags")), []
-    )
+    flags = next((line.partition(":")[2].split() for line in text.splitlines() if line.startswith("flags")), [])
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 

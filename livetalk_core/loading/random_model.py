@@ -98,9 +98,7 @@ def random_model(
     generator = torch.Generator(place_on.device).manual_seed(seed)
     for module, module_dtype in modules.values():
         randomise(module, module_dtype, place_on.device, generator)
-    return _bundle(
-        size, seed, dims.defaults, {name: module for name, (module, _) in modules.items()}, place_on
-    )
+    return _bundle(size, seed, dims.defaults, {name: module for name, (module, _) in modules.items()}, place_on)
 
 
 def _bundle(
@@ -122,9 +120,7 @@ def _bundle(
     )
 
 
-def randomise(
-    module: nn.Module, dtype: torch.dtype, device: torch.device, generator: torch.Generator
-) -> None:
+def randomise(module: nn.Module, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> None:
     """Give a meta-built module random weights: normal / sqrt(inputs) for matrices, ones for norms."""
     for name, value in list(module.state_dict(keep_vars=True).items()):
         target = parameter_dtype(module, name, value.dtype, dtype)
@@ -132,13 +128,9 @@ def randomise(
     finish(module, device)
 
 
-def _initial(
-    name: str, value: Tensor, dtype: torch.dtype, device: torch.device, generator: torch.Generator
-) -> Tensor:
+def _initial(name: str, value: Tensor, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
     if sum(size > 1 for size in value.shape) < 2 or name.endswith("original0"):
         fill = 0.0 if name.endswith("bias") else 1.0
         return torch.full(value.shape, fill, dtype=dtype, device=device)
     fan_in = math.prod(value.shape[1:])
-    return torch.empty(value.shape, dtype=dtype, device=device).normal_(
-        0.0, fan_in**-0.5, generator=generator
-    )
+    return torch.empty(value.shape, dtype=dtype, device=device).normal_(0.0, fan_in**-0.5, generator=generator)

@@ -123,18 +123,13 @@ def read_header(path: Path) -> WeightFile:
     try:
         with open(path, "rb") as file:
             start = file.read(32)
-            _refuse_other_formats(path, start)
             length = _header_length(path, start, size)
             file.seek(8)
             header = file.read(length)
     except OSError as error:
-        raise checkpoint_error(
-            path, f"cannot be read ({_reason(error)})", "Check the disk and permissions."
-        ) from error
+        raise checkpoint_error(path, f"cannot be read ({_reason(error)})", "Check the disk and permissions.") from error
     if len(header) != length:
-        raise checkpoint_error(
-            path, "ends inside its header", "The file is truncated; download or copy it again."
-        )
+        raise checkpoint_error(path, "ends inside its header", "The file is truncated; download or copy it again.")
     entries, metadata = _parse(path, header)
     _check_layout(path, entries, size - 8 - length)
     return WeightFile(path, size, hashlib.sha256(header).hexdigest(), entries, metadata)
@@ -152,10 +147,12 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
     length = int.from_bytes(start[:8], "little")
-    if len(start) < 9 or start[8:9] != b"{":
-        raise checkpoint_error(
-            path, "is not a safetensors file", "Use the safetensors version of these weights."
-        )
+    is_json = start[8:9] == b"{"
+    if not is_json or 8 + length > size:
+        # Only now: the length of a true header may begin with the same bytes as a pickle.
+        _refuse_other_formats(path, start)
+    if not is_json:
+        raise checkpoint_error(path, "is not a safetensors file", "Use the safetensors version of these weights.")
     if length > MAX_HEADER_BYTES:
         raise checkpoint_error(
             path,
@@ -210,16 +207,13 @@ def _check_layout(path: Path, entries: Mapping[str, TensorEntry], data_bytes: in
         if entry.stop - entry.start != expected:
             raise checkpoint_error(
                 path,
-                f"gives {key!r} {entry.stop - entry.start:,} bytes, "
-                f"its shape {list(entry.shape)} needs {expected:,}",
+                f"gives {key!r} {entry.stop - entry.start:,} bytes, its shape {list(entry.shape)} needs {expected:,}",
                 "The file is damaged; download or copy it again.",
                 key=key,
             )
         if entry.start != position:
             kind = "overlaps the tensor before it" if entry.start < position else "leaves a hole before it"
-            raise checkpoint_error(
-                path, f"{key!r} {kind}", "The file is damaged or hostile; do not use it.", key=key
-            )
+            raise checkpoint_error(path, f"{key!r} {kind}", "The file is damaged or hostile; do not use it.", key=key)
         position = entry.stop
         if position > data_bytes:
             raise checkpoint_error(

@@ -99,9 +99,7 @@ class WeightSet:
                     for name in names:
                         yield name, self._read(handle, file, name)
             except (SafetensorError, OSError) as error:
-                raise checkpoint_error(
-                    file.path, f"cannot be read ({error})", "Copy the file again."
-                ) from error
+                raise checkpoint_error(file.path, f"cannot be read ({error})", "Copy the file again.") from error
 
     def _read(self, handle: Any, file: WeightFile, name: str) -> torch.Tensor:
         tensor: torch.Tensor = handle.get_tensor(name)
@@ -109,9 +107,7 @@ class WeightSet:
         if tensor.dtype not in _FP8 or scale_name not in file.entries:
             return tensor
         scale: torch.Tensor = handle.get_tensor(scale_name).float()
-        return tensor.float() * (
-            scale if scale.numel() == 1 else scale.reshape(-1, *(1,) * (tensor.ndim - 1))
-        )
+        return tensor.float() * (scale if scale.numel() == 1 else scale.reshape(-1, *(1,) * (tensor.ndim - 1)))
 
     def fingerprint(self) -> str:
         """sha256 over headers, sizes and a sample of the weights: cheap for tens of gigabytes."""
@@ -134,15 +130,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     size = require_regular_file(path)
     if size > MAX_JSON_BYTES:
-        raise checkpoint_error(
-            path, f"has {size:,} bytes, more than {MAX_JSON_BYTES:,}", "Do not trust this file."
-        )
+        raise checkpoint_error(path, f"has {size:,} bytes, more than {MAX_JSON_BYTES:,}", "Do not trust this file.")
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise checkpoint_error(
-            path, f"is not readable JSON ({error})", "Download or copy the file again."
-        ) from error
+        raise checkpoint_error(path, f"is not readable JSON ({error})", "Download or copy the file again.") from error
     if not isinstance(value, dict):
         raise checkpoint_error(path, "does not hold a JSON object", "Download or copy the file again.")
     return value

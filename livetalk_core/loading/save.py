@@ -104,9 +104,7 @@ def export_published(
     except OSError as error:
         raise unwritable(folder, error) from error
     if any(folder.glob(f"{TRANSFORMER_STEM}*.safetensors")):
-        raise OutputError(
-            f"{folder} holds a transformer already.", "Choose an empty folder.", file=str(folder)
-        )
+        raise OutputError(f"{folder} holds a transformer already.", "Choose an empty folder.", file=str(folder))
     require_space(folder, _bytes_of(transformer, dtype))
     write_json(folder / "config.json", _config_of(transformer))
     write_shards(folder, TRANSFORMER_STEM, transformer, dtype, max_shard_bytes)
@@ -145,9 +143,7 @@ def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return dict(unique.values())
 
 
-def _shards(
-    tensors: Mapping[str, Tensor], dtype: torch.dtype | None, limit: int
-) -> Iterator[dict[str, Tensor]]:
+def _shards(tensors: Mapping[str, Tensor], dtype: torch.dtype | None, limit: int) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():
@@ -180,9 +176,7 @@ def _config_of(module: Any) -> dict[str, Any]:
     config = module.config
     plain = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     values = {key: value for key, value in plain.items() if not key.startswith("_") and key != "dtype"}
-    result: dict[str, Any] = msgspec.json.decode(
-        msgspec.json.encode({"_class_name": type(module).__name__, **values})
-    )
+    result: dict[str, Any] = msgspec.json.decode(msgspec.json.encode({"_class_name": type(module).__name__, **values}))
     return result
 
 

@@ -1,0 +1,21 @@
+"""Fixtures that several tiers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: pytest-timeout bounds a test, not the time of one example.
+settings.register_profile("livetalk", deadline=None)
+settings.load_profile("livetalk")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny model in LiveTalk's own layout; read only."""
+    # Late, so that tests without models do not import torch.
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

@@ -1,0 +1,264 @@
+"""Loading: every layout gives back exactly the weights that were saved; what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from published_model import published_state, write_published_model
+from safetensors.torch import load_file, save_file
+from tiny_model import tiny_modules, write_tiny_model
+from torch import nn
+
+from livetalk_core.errors import CheckpointError, OutputError
+from livetalk_core.loading import Replacements, load_model, save_model
+from livetalk_core.models.bundle import ModelBundle, ModelDefaults
+from livetalk_core.models.encoders import encode_text
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, nn.Module]]:
+    """A published folder as after conversion, with the modules that went into it."""
+    folder = tmp_path_factory.mktemp("published") / "SoulX-Small"
+    return folder, write_published_model(folder, pickled=False)
+
+
+def assert_same_weights(loaded: nn.Module, saved: nn.Module) -> None:
+    wanted = {k: v for k, v in saved.state_dict().items() if k != "masked_spec_embed"}
+    state = loaded.state_dict()
+    assert wanted.keys() == state.keys() - {"masked_spec_embed"}
+    for name, value in wanted.items():
+        assert torch.equal(state[name], value.to(state[name].dtype)), name
+
+
+def modules_of(bundle: ModelBundle) -> dict[str, nn.Module]:
+    return {
+        "transformer": bundle.transformer,
+        "vae": bundle.vae.vae,
+        "audio_encoder": bundle.audio_encoder,
+        "image_encoder": bundle.image_encoder,
+    }
+
+
+def test_own_layout_gives_back_what_was_saved(tiny_model_folder: Path) -> None:
+    bundle = load_model(tiny_model_folder, "cpu", "fp32")
+    saved = tiny_modules(0)
+    for name, module in modules_of(bundle).items():
+        assert_same_weights(module, saved[name])
+        assert not module.training
+        assert not any(p.requires_grad or p.is_meta for p in module.parameters())
+        assert not any(b.is_meta for b in module.buffers())
+    assert bundle.text_encoder is None and bundle.tokenizer is None
+    assert (bundle.name, bundle.defaults.width, bundle.defaults.geometry.frames) == ("tiny-0", 64, 9)
+
+
+def test_loaded_modules_compute_the_same_as_the_saved_ones(tiny_model_folder: Path) -> None:
+    bundle = load_model(tiny_model_folder, "cpu", "fp32")
+    saved = tiny_modules(0)
+    pixels, sound = torch.randn(1, 3, 224, 224), torch.randn(1, 4000)
+    with torch.no_grad():
+        for name, sample in (("image_encoder", pixels), ("audio_encoder", sound)):
+            ours, theirs = modules_of(bundle)[name](sample), saved[name](sample)
+            assert torch.equal(ours.last_hidden_state, theirs.last_hidden_state)
+
+
+def test_number_formats_follow_the_policy(tiny_model_folder: Path) -> None:
+    bundle = load_model(tiny_model_folder, "cpu", "bf16")
+    kept = {n for n, p in bundle.transformer.named_parameters() if p.dtype is torch.float32}
+    assert kept and all("time_" in n or "modulation" in n or n.startswith("head.") for n in kept)
+    assert {p.dtype for p in bundle.vae.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in bundle.audio_encoder.parameters()} == {torch.float32}
+    assert {p.dtype for p in bundle.image_encoder.parameters()} == {torch.float32}
+
+
+def test_published_layout_gives_back_what_was_published(published: tuple[Path, dict[str, nn.Module]]) -> None:
+    folder, saved = published
+    bundle = load_model(folder, "cpu", "bf16")
+    for name, module in {**modules_of(bundle), "text_encoder": bundle.text_encoder}.items():
+        assert_same_weights(module, saved[name])
+    assert bundle.audio_normalise
+    assert (bundle.name, bundle.defaults.height, bundle.defaults.width) == ("SoulX-Small", 768, 448)
+    assert bundle.transformer.config.audio_channels == 16
+    assert encode_text(bundle.text_encoder, bundle.tokenizer, "abc").shape[2] == 16
+
+
+def test_audio_encoder_may_lie_beside_the_published_folder(
+    published: tuple[Path, dict[str, nn.Module]], tmp_path: Path
+) -> None:
+    shutil.copytree(published[0], tmp_path / "model")
+    (tmp_path / "model" / "chinese-wav2vec2-base").rename(tmp_path / "chinese-wav2vec2-base")
+    assert load_model(tmp_path / "model", "cpu", "fp32").audio_normalise
+
+
+def test_pickles_that_were_not_converted_are_answered_with_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    write_published_model(folder)
+    with pytest.raises(CheckpointError, match=r"Wan2\.1_VAE\.pth") as caught:
+        load_model(folder, "cpu", "fp32")
+    assert f"livetalk convert '{folder}'" in caught.value.hint
+
+
+def test_repackaged_files_take_the_place_of_the_folders_own(
+    published: tuple[Path, dict[str, nn.Module]], tmp_path: Path
+) -> None:
+    folder, saved = published
+    text = {k: v.clone() for k, v in saved["text_encoder"].state_dict().items() if "embed_tokens" not in k}
+    save_file({**text, "spiece_model": torch.zeros(9, dtype=torch.uint8)}, tmp_path / "text.safetensors")
+    extras = {
+        "visual_projection.weight": torch.zeros(4, 32),
+        "vision_model.embeddings.position_ids": torch.arange(17),
+    }
+    save_file({**saved["image_encoder"].state_dict(), **extras}, tmp_path / "image.safetensors")
+    save_file(published_state("vae", saved["vae"].half()), tmp_path / "vae.safetensors")
+    saved["vae"].float()
+    chosen = Replacements(
+        text_encoder=tmp_path / "text.safetensors",
+        image_encoder=tmp_path / "image.safetensors",
+        vae=tmp_path / "vae.safetensors",
+    )
+    bundle = load_model(folder, "cpu", "fp32", replacements=chosen)
+    assert_same_weights(bundle.text_encoder, saved["text_encoder"])
+    assert_same_weights(bundle.image_encoder, saved["image_encoder"])
+    assert_same_weights(bundle.vae.vae, saved["vae"])
+
+
+def test_scaled_8_bit_text_encoder_is_restored(published: tuple[Path, dict[str, nn.Module]], tmp_path: Path) -> None:
+    folder, saved = published
+    state: dict[str, torch.Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, value in saved["text_encoder"].state_dict().items():
+        if name.endswith(("q.weight", "wi_0.weight")):
+            scale = value.float().abs().max() / 448
+            state[name] = (value.float() / scale).to(torch.float8_e4m3fn)
+            state[name.removesuffix("weight") + "scale_weight"] = scale
+        elif "embed_tokens" not in name:
+            state[name] = value.clone()
+    save_file(state, tmp_path / "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
+    chosen = Replacements(text_encoder=tmp_path / "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
+    loaded = load_model(folder, "cpu", "fp32", replacements=chosen).text_encoder.state_dict()
+    for name, value in saved["text_encoder"].state_dict().items():
+        assert (loaded[name] - value.float()).abs().max() <= 0.04 * value.float().abs().max(), name
+
+
+def test_revision_changes_with_any_weight_and_any_setting(tmp_path: Path, tiny_model_folder: Path) -> None:
+    revision = load_model(tiny_model_folder, "cpu", "fp32").revision
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "copy")
+    assert load_model(folder, "cpu", "bf16").revision == revision
+    settings = folder / "audio_encoder" / "preprocessor_config.json"
+    settings.write_text(settings.read_text().replace("true", "false"))
+    changed = load_model(folder, "cpu", "fp32")
+    assert changed.revision != revision and not changed.audio_normalise
+    assert load_model(write_tiny_model(tmp_path / "other", seed=1), "cpu", "fp32").revision != revision
+
+
+def test_sharded_model_equals_the_whole_one(tmp_path: Path, tiny_model_folder: Path) -> None:
+    save_model(
+        tmp_path / "sharded",
+        **tiny_modules(0),
+        audio_normalise=True,
+        name="s",
+        max_shard_bytes=1_500_000,
+        defaults=ModelDefaults(width=64, height=64),
+    )
+    assert len(list((tmp_path / "sharded" / "vae").glob("*-of-*.safetensors"))) > 3
+    whole = modules_of(load_model(tiny_model_folder, "cpu", "fp32"))
+    for name, module in modules_of(load_model(tmp_path / "sharded", "cpu", "fp32")).items():
+        assert_same_weights(module, whole[name])
+
+
+def test_save_neither_replaces_a_folder_nor_leaves_half_of_one(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model")
+    before = (tmp_path / "model" / "livetalk.json").read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        write_tiny_model(tmp_path / "model", seed=1)
+    broken = {**tiny_modules(0), "image_encoder": nn.Linear(2, 2)}
+    with pytest.raises(AttributeError):
+        save_model(
+            tmp_path / "new",
+            **broken,
+            audio_normalise=True,
+            name="x",
+            defaults=ModelDefaults(width=64, height=64),
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "livetalk.json").read_bytes() == before
+
+
+def test_weights_are_stored_in_the_format_asked_for(tmp_path: Path) -> None:
+    save_model(
+        tmp_path / "half",
+        **tiny_modules(0),
+        audio_normalise=False,
+        name="h",
+        dtype=torch.float16,
+        defaults=ModelDefaults(width=64, height=64),
+    )
+    stored = load_file(tmp_path / "half" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float16}
+    assert not load_model(tmp_path / "half", "cpu", "fp32").audio_normalise
+
+
+@pytest.mark.parametrize("size", ["tiny"])
+def test_random_model_is_whole_and_repeatable(size: str) -> None:
+    one, two = load_model(f"random:{size}", "cpu", "fp32"), load_model(f"random:{size}", "cpu", "fp32")
+    for name, module in modules_of(one).items():
+        assert_same_weights(module, modules_of(two)[name])
+        assert all(
+            torch.isfinite(p).all() and p.abs().max() > 0 for n, p in module.named_parameters() if "bias" not in n
+        )
+    latents = one.vae.encode(torch.zeros(1, 3, 5, 64, 64))
+    assert torch.isfinite(one.vae.decode(latents)).all() and latents.shape == (1, 16, 2, 8, 8)
+
+
+def test_unknown_random_model_lists_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match="random:900b") as caught:
+        load_model("random:900b", "cpu", "fp32")
+    assert "random:14b" in caught.value.hint
+
+
+def test_unknown_folder_suggests_near_names(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "presenter")
+    with pytest.raises(CheckpointError, match=r"Did you mean .*presenter"):
+        load_model(tmp_path / "presentr", "cpu", "fp32")
+    with pytest.raises(CheckpointError, match=r"not a model folder.*Did you mean .*presenter") as caught:
+        load_model(tmp_path, "cpu", "fp32")
+    assert "livetalk.json" in caught.value.hint
+
+
+def test_incomplete_model_lists_everything_missing(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    shutil.rmtree(folder / "vae")
+    (folder / "image_encoder" / "config.json").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder, "cpu", "fp32")
+    assert "vae/config.json" in caught.value.message and "image_encoder/config.json" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"version": 99}, "version 99"),
+        ({"format": "other"}, "format 'other'"),
+        ({"surprise": 1}, "surprise"),
+        ({"defaults": {"width": 64, "height": 64, "geometry": {"frames": 10}}}, "frames"),
+    ],
+)
+def test_bad_manifest_is_refused(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    manifest = folder / "livetalk.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=named) as caught:
+        load_model(folder, "cpu", "fp32")
+    assert str(manifest) in caught.value.message
+
+
+def test_component_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"audio_channels": 32', '"audio_channels": 48'))
+    with pytest.raises(CheckpointError, match=r"audio_proj\.proj1\.weight"):
+        load_model(folder, "cpu", "fp32")
