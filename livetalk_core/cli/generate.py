@@ -142,7 +142,7 @@ def generate(
         made = produce(request, progress)
     if as_json:
         print_json(made.plain())
-    return show_result(made, None if as_json else state)
+    return show_result(made, state, quiet=as_json)
 
 
 def show_result(report: Report, state: Path | None, quiet: bool = False) -> int:

@@ -13,16 +13,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Turns the first SIGINT or SIGTERM inside the block into one KeyboardInterrupt at a harmless moment.
+    """Turns SIGINT and SIGTERM inside the block into KeyboardInterrupt at a harmless moment.
 
     Making a chunk has no side effects, so it may be broken off anywhere; writing may not. Signals are handled
     by the main thread alone: on other threads the block changes nothing.
+
+    Attributes:
+        received: Number of the first signal that came, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._held = 0
-        self._raised = False
+        self._settled = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -41,7 +44,11 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let the block finish first."""
+        """Let the block finish first.
+
+        A signal from before counts at its end as well: an exception raised in a destructor or import hook is
+        swallowed by the interpreter.
+        """
         self._held += 1
         try:
             yield
@@ -49,12 +56,14 @@ class Interrupts:
             self._held -= 1
         self._raise_if_due()
 
+    def settle(self) -> None:
+        """The interruption is being dealt with: whoever presses again shall not lose what is being finished."""
+        self._settled = True
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
         self._raise_if_due()
 
     def _raise_if_due(self) -> None:
-        # Once: whoever presses again while the file is being finished shall not lose it.
-        if self.received is not None and not self._held and not self._raised:
-            self._raised = True
+        if self.received is not None and not self._held and not self._settled:
             raise KeyboardInterrupt(self.received)

@@ -31,9 +31,10 @@ def produce(request: VideoRequest, observer: Observer | None = None) -> Report:
     with Interrupts() as interrupts:
         watching.phase("checking")
         picture = check_files(request)
-        # Late: these take seconds to import, and a mistyped path is reported at once.
-        from .prepare import prepare
-        from .shoot import shoot
+        with interrupts.held():
+            # Late: these take seconds to import, and a mistyped path is reported at once.
+            from .prepare import prepare
+            from .shoot import shoot
 
         with prepare(request, picture) as job:
             watching.checked(job)

@@ -53,13 +53,14 @@ def _fill(job: Job, bundle: ModelBundle, film: Film, interrupts: Interrupts) -> 
                 film.add(chunk, stream.state)
         _require_frames(job, film)
     except KeyboardInterrupt:
+        interrupts.settle()
         film.finish("interrupted", interrupts.received)
     except LiveTalkError as error:
         if job.request.state is None or isinstance(error, OutputError) or not film.report.chunks:
             film.discard()
             raise
-        with interrupts.held():
-            film.finish("failed")
+        interrupts.settle()
+        film.finish("failed")
         made = f"The first {film.report.video_seconds:.2f} s are in {job.request.output}"
         error.hint = f"{error.hint} {made}; continue with --resume {job.request.state}.".strip()
         raise
@@ -67,8 +68,8 @@ def _fill(job: Job, bundle: ModelBundle, film: Film, interrupts: Interrupts) -> 
         film.discard()
         raise
     else:
-        with interrupts.held():
-            film.finish("complete")
+        interrupts.settle()
+        film.finish("complete")
 
 
 def _chunks(job: Job, bundle: ModelBundle, film: Film) -> Iterator[tuple[Stream, Chunk]]:

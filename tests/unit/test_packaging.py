@@ -1,0 +1,92 @@
+"""What is packed, what is imported, and what may not be written."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "livetalk_core"
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+
+def sources() -> list[Path]:
+    return sorted(CORE.rglob("*.py"))
+
+
+def test_import_contracts() -> None:
+    pytest.importorskip("importlinter")
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stdout
+
+
+def test_core_imports_itself_relatively() -> None:
+    """The pack is a sub-package inside ComfyUI, where no top-level `livetalk_core` exists."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            assert not [name for name in names if name.split(".")[0] == "livetalk_core"], path
+
+
+def test_nothing_unfinished_and_no_path_of_one_machine() -> None:
+    unfinished = re.compile(r"\b(TODO|FIXME|XXX|not implemented|for now|dummy)\b|NotImplementedError", re.IGNORECASE)
+    machine = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/[\w.-]+")
+    texts = [*sources(), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile", ROOT / ".ci" / "run"]
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        assert not machine.search(text), path
+        if path.suffix == ".py":
+            assert not unfinished.search(text), path
+
+
+def test_only_the_command_line_prints() -> None:
+    for path in sources():
+        if "cli" in path.relative_to(CORE).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id != "print", path
+
+
+def test_every_data_file_is_packed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = settings["package-data"]["livetalk_core"]
+    data = [
+        path.relative_to(CORE).as_posix()
+        for path in CORE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert {"assets/portrait.png", "assets/demo.wav", "loading/known_hashes.json", "py.typed"} <= set(data)
+    forgotten = [name for name in data if not any(fnmatch(name, pattern.replace("**/", "*")) for pattern in patterns)]
+    assert forgotten == []
+
+
+def test_every_package_says_what_it_is() -> None:
+    for path in sources():
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert text and text[0].isupper() | text.startswith("`"), path
+
+
+def test_shown_files_exist() -> None:
+    """Links and pictures of the documents, and the files that the architecture's index names."""
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} shows {target}"
+    index = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([a-z_]+/[a-z_/]*\.py)`", index):
+        assert (CORE / name).exists(), name
