@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,11 +72,9 @@ def run(source: Path, target: Path) -> dict[str, Any]:
 
 
 def _what_was_asked_for(message: str) -> str:
-    """The refused part of torch's message; the rest of it advises to load the file without care."""
-    marker = "Unsupported "
-    if marker not in message:
-        return "Its instructions are none that weights need."
-    return f"Unsupported {message.partition(marker)[2].splitlines()[0].partition(' was not ')[0][:200]}."
+    """What a refused pickle wanted to call; the rest of torch's message advises to load it without care."""
+    name = re.search(r"GLOBAL ([\w.]+)", message)
+    return f"It asks for {name[1]}." if name else "Its instructions are none that weights need."
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _require_matching(plans: Mapping[str, AssemblyPlan]) -> None:
 
 
 def _revision(files: ModelFiles, plans: Mapping[str, AssemblyPlan]) -> str:
-    """A fingerprint of everything that decides the pixels, cheap for tens of gigabytes."""
+    """A fingerprint of all weights and module settings, cheap for tens of gigabytes."""
     digest = hashlib.sha256()
     for name, plan in sorted(plans.items()):
         digest.update(f"{name} {plan.weights.fingerprint()} ".encode())

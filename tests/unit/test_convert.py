@@ -57,6 +57,7 @@ def assert_converted(target: Path) -> None:
     assert all(torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in STATE.items())
 
 
+@pytest.mark.timeout(300)  # starts an interpreter with torch
 def test_child_process_converts(source: Path, tmp_path: Path) -> None:
     (result,) = convert(source, accept_unlisted=True)
     assert_converted(tmp_path / "vae.safetensors")
@@ -64,6 +65,7 @@ def test_child_process_converts(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["convert.json", "vae.pth", "vae.safetensors"]
 
 
+@pytest.mark.timeout(300)  # starts an interpreter with torch
 def test_child_process_refuses_code_and_does_not_run_it(tmp_path: Path) -> None:
     torch.save({"w": Payload(tmp_path / "canary")}, tmp_path / "evil.pth")
     with pytest.raises(ConversionRefused, match=r"evil\.pth is refused.*mkdir") as caught:
