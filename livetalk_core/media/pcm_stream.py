@@ -24,7 +24,9 @@ logger = logging.getLogger("livetalk")
 
 
 def read_pcm(stream: BinaryIO | None = None) -> Iterator[tuple[Samples, int]]:
-    """Yield (float32 [n], 16000) from 16 kHz mono s16le bytes, without waiting for full blocks.
+    """Blocks (float32 [n], 16000) from 16 kHz mono s16le bytes, without waiting for full blocks.
+
+    A terminal or closed input is refused at once, a sound file in place of samples when its first bytes come.
 
     Args:
         stream: The bytes; standard input if not given.
@@ -37,6 +39,10 @@ def read_pcm(stream: BinaryIO | None = None) -> Iterator[tuple[Samples, int]]:
         raise AudioError("Standard input is closed, so no sound can be read from '-'.", _HINT)
     if source.isatty():
         raise AudioError("Standard input is a terminal, so no sound comes from '-'.", _HINT)
+    return _blocks(source)
+
+
+def _blocks(source: BinaryIO) -> Iterator[tuple[Samples, int]]:
     left = b""
     started = False
     while data := _read_some(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import resource
 import shutil
@@ -12,6 +13,10 @@ import numpy as np
 import pytest
 from cli_tools import RATE, Outcome, livetalk, speech, write_float_wav, write_png_header, write_wav
 from PIL import Image
+
+from livetalk_core.errors import AudioError
+from livetalk_core.production import VideoRequest
+from livetalk_core.production.checks import check_files
 
 pytestmark = pytest.mark.unit
 
@@ -200,6 +205,15 @@ def test_error_as_json(tmp_path: Path) -> None:
     error = outcome.json["error"]
     assert outcome.code == 2
     assert error["code"] == "bad_audio" and "no.wav" in error["message"] and error["fix"]
+
+
+def test_terminal_for_sound_is_refused_before_anything_else(tmp_path: Path) -> None:
+    class Terminal(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    with pytest.raises(AudioError, match="terminal"):
+        check_files(VideoRequest(audio="-", output=tmp_path / "a.mp4", stdin=Terminal()))
 
 
 def test_sound_file_piped_as_raw_samples(tmp_path: Path) -> None:

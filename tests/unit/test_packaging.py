@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def sources() -> list[Path]:
     return sorted(CORE.rglob("*.py"))
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def test_import_contracts() -> None:
     pytest.importorskip("importlinter")
     program = Path(sys.executable).with_name("lint-imports")
@@ -34,7 +40,7 @@ def test_import_contracts() -> None:
 def test_core_imports_itself_relatively() -> None:
     """The pack is a sub-package inside ComfyUI, where no top-level `livetalk_core` exists."""
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -58,7 +64,7 @@ def test_only_the_command_line_prints() -> None:
     for path in sources():
         if "cli" in path.relative_to(CORE).parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", path
 
@@ -78,7 +84,7 @@ def test_every_data_file_is_packed() -> None:
 
 def test_every_package_says_what_it_is() -> None:
     for path in sources():
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        text = ast.get_docstring(tree(path))
         assert text and text[0].isupper() | text.startswith("`"), path
 
 
