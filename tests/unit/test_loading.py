@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_modules, write_tiny_model
 from torch import nn
 
-from livetalk_core.errors import CheckpointError, OutputError
-from livetalk_core.loading import Replacements, load_model, save_model
+from livetalk_core.errors import CheckpointError, DeviceError, OutputError
+from livetalk_core.loading import Replacements, load_model, placement, save_model
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.encoders import encode_text
 
@@ -212,6 +212,14 @@ def test_random_model_is_whole_and_repeatable(size: str) -> None:
         )
     latents = one.vae.encode(torch.zeros(1, 3, 5, 64, 64))
     assert torch.isfinite(one.vae.decode(latents)).all() and latents.shape == (1, 16, 2, 8, 8)
+
+
+def test_full_size_model_is_refused_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "memory_of", lambda device: (2**33, 2**34))
+    with pytest.raises(DeviceError, match=r"16\.0 GiB") as caught:
+        load_model("random:14b", "cpu", "bf16")
+    # 18.88 billion parameters of 2 bytes, then VAE and encoders.
+    assert 38e9 < caught.value.details["needed_bytes"] < 45e9
 
 
 def test_unknown_random_model_lists_the_known_ones() -> None:
