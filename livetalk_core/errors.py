@@ -80,10 +80,70 @@ class MissingDependencyError(LiveTalkError):
     code = "missing_dependency"
 
 
+class ParallelError(LiveTalkError):
+    """The ranks of one world lost each other or no longer agree."""
+
+    code = "parallel"
+
+
 class TrainingError(LiveTalkError):
     """Training data or a training run that cannot go on."""
 
     code = "training"
+
+
+class DaemonError(LiveTalkError):
+    """Something between this program, the daemon and its ranks went wrong."""
+
+    code = "daemon"
+
+
+class DaemonUnavailableError(DaemonError):
+    """No daemon answers: it could not be started, has ended, or gave up after too many restarts."""
+
+    code = "daemon_unavailable"
+
+
+class AccessError(DaemonError):
+    """A folder, socket or caller that is not private to this user."""
+
+    code = "access"
+
+
+class ProtocolError(DaemonError):
+    """Bytes that are not a message of this version, or a message that does not belong here."""
+
+    code = "protocol"
+
+
+class DeadlineError(DaemonError):
+    """A phase took longer than its deadline allows."""
+
+    code = "deadline"
+
+
+class WorkerDiedError(DaemonError):
+    """A rank's process ended."""
+
+    code = "worker_died"
+
+
+class WorkerHungError(DaemonError):
+    """A rank's process is there but makes no progress."""
+
+    code = "worker_hung"
+
+
+class WorkerFailedError(DaemonError):
+    """A rank raised an error that is not the user's mistake."""
+
+    code = "worker_failed"
+
+
+class StreamDroppedError(DaemonError):
+    """A stream was given up: its reader stood still, or its daemon let it go."""
+
+    code = "stream_dropped"
 
 
 ERROR_CODES: dict[str, type[LiveTalkError]] = {
@@ -99,7 +159,17 @@ ERROR_CODES: dict[str, type[LiveTalkError]] = {
         DeviceError,
         NumericalError,
         MissingDependencyError,
+        ParallelError,
         TrainingError,
+        DaemonError,
+        DaemonUnavailableError,
+        AccessError,
+        ProtocolError,
+        DeadlineError,
+        WorkerDiedError,
+        WorkerHungError,
+        WorkerFailedError,
+        StreamDroppedError,
     )
 }
 """Wire code -> class, for rebuilding an error that crossed a process boundary."""

@@ -1,0 +1,162 @@
+"""The daemon from outside: start or join it, open streams on it; without torch and quick to import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .. import __version__
+from ..config import StreamConfig
+from ..errors import LiveTalkError
+from .calls import Calls
+from .daemon_config import DaemonConfig
+from .messages import (
+    AudioEncoded,
+    DecodeLatents,
+    EncodeAudio,
+    Event,
+    Hello,
+    LoadModel,
+    ModelInfo,
+    ModelLoaded,
+    OpenStream,
+    Shutdown,
+    Stats,
+    StatsReport,
+    StreamOpened,
+    Unload,
+    Welcome,
+)
+from .remote_stream import ANSWER_SECONDS, RemoteChunk, RemoteStream, _as_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["Client", "DaemonConfig", "RemoteChunk", "RemoteStream"]
+
+Listener = Callable[[Event], None]
+
+
+class Client:
+    """A lease on a daemon; every method can be called from any thread.
+
+    Use `start_or_join`. An owned daemon ends when its last client has closed or died.
+
+    Attributes:
+        welcome: Process, number of ranks and kind of life of the daemon.
+    """
+
+    def __init__(self, config: DaemonConfig, calls: Calls, welcome: Welcome) -> None:
+        self.config, self.welcome = config, welcome
+        self._calls = calls
+
+    @classmethod
+    def start_or_join(cls, config: DaemonConfig, on_event: Listener | None = None) -> Client:
+        """Connect to the daemon with this configuration; start it if there is none.
+
+        Args:
+            config: What it runs.
+            on_event: Is told of progress and health, on another thread; must not wait.
+
+        Raises:
+            AccessError: the folder for sockets is not private to this user.
+            DaemonUnavailableError: it cannot be started.
+            DeadlineError: it does not come up in time.
+        """
+        # Late: subprocess and file locks are not needed by those who only import the names.
+        from .launch import connect_or_start
+
+        calls = Calls(connect_or_start(config), on_event or (lambda event: None))
+        try:
+            call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key())
+        except LiveTalkError:
+            calls.close()
+            raise
+        assert isinstance(call.answer, Welcome)
+        return cls(config, calls, call.answer)
+
+    def load_model(self, timeout: float | None = None) -> ModelInfo:
+        """Start the ranks and load the model, unless that is done.
+
+        Args:
+            timeout: Longest wait; by default what the configuration's deadlines allow.
+
+        Raises:
+            LiveTalkError: of the kind that says why the model cannot be loaded.
+        """
+        call = self._calls.ask(self._patience if timeout is None else timeout, LoadModel)
+        assert isinstance(call.answer, ModelLoaded)
+        return call.answer.model
+
+    def encode_audio(self, samples: ArrayLike, config: StreamConfig) -> AudioEncoded:
+        """Encode a whole clip [S] for a stream in mode "whole"; open the stream with its number."""
+        encoded = msgspec.json.encode(config)
+        call = self._calls.ask(self._patience, EncodeAudio, encoded, _as_bytes(samples))
+        assert isinstance(call.answer, AudioEncoded)
+        return call.answer
+
+    def open_stream(self, config: StreamConfig, picture: bytes, *, clip: int = 0) -> RemoteStream:
+        """Open a stream; loads the model first if that is not done.
+
+        Args:
+            config: Settings.
+            picture: The reference picture as the bytes of its file (PNG, JPEG ...).
+            clip: Number of an encoded clip, in mode "whole".
+
+        Raises:
+            LiveTalkError: ConfigError, ImageError ... as the engine raises them.
+        """
+        call = self._calls.ask(self._patience, OpenStream, msgspec.json.encode(config), picture, clip)
+        assert isinstance(call.answer, StreamOpened)
+        return RemoteStream(self._calls, call.answer, call.descriptors[0])
+
+    def decode_latents(
+        self, latents: int, shape: tuple[int, ...], *, frames: int, height: int, width: int, tiled: bool = False
+    ) -> RemoteStream:
+        """Decode normalised float32 latents [B,C,T,h,w]; the pieces come as the stream's chunks.
+
+        Args:
+            latents: Descriptor of a sealed memfd that holds exactly them; stays the caller's.
+            shape: Their shape.
+            frames, height, width: Most frames per piece, and the size of the decoded pictures.
+            tiled: Decode approximately, in tiles.
+        """
+        call = self._calls.ask(
+            self._patience, DecodeLatents, list(shape), frames, height, width, tiled, descriptors=[latents]
+        )
+        assert isinstance(call.answer, StreamOpened)
+        return RemoteStream(self._calls, call.answer, call.descriptors[0])
+
+    def stats(self, timeout: float = ANSWER_SECONDS) -> StatsReport:
+        """How things stand."""
+        call = self._calls.ask(timeout, Stats)
+        assert isinstance(call.answer, StatsReport)
+        return call.answer
+
+    def unload(self, timeout: float = ANSWER_SECONDS) -> None:
+        """Stop the ranks, which frees their memory; open streams fail."""
+        self._calls.ask(timeout, Unload)
+
+    def shutdown(self, timeout: float = ANSWER_SECONDS) -> None:
+        """End the daemon for all its clients."""
+        self._calls.ask(timeout, Shutdown)
+        self._calls.close()
+
+    def close(self) -> None:
+        """Give the lease back; streams of this client are closed."""
+        self._calls.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _patience(self) -> float:
+        """Longest time in which the ranks may start, load and answer; the daemon's own deadlines come first."""
+        deadlines = self.config.deadlines
+        tries = 1 + self.config.restarts
+        return tries * (deadlines.start + deadlines.load) + deadlines.compile

@@ -1,0 +1,162 @@
+"""Start a daemon or join the one that is there; end one that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from ..errors import DaemonUnavailableError, DeadlineError
+from .daemon_config import DaemonConfig, SupervisorConfig
+from .process_group import module_environment
+from .processes import is_same_process, signal_same
+from .runtime_dir import (
+    Endpoint,
+    base_directory,
+    daemon_directories,
+    hold_alive,
+    is_alive,
+    log_directory,
+    make_directory,
+    read_endpoint,
+    require_private,
+    socket_path,
+    start_lock,
+    sweep,
+    write_private,
+)
+from .wire import redact
+
+START_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
+_TAIL = 3000
+
+
+def connect_or_start(config: DaemonConfig) -> socket.socket:
+    """A connection to a daemon with this configuration's key, on which the token has been sent.
+
+    Raises:
+        AccessError: the folder for sockets is not private.
+        DaemonUnavailableError: the daemon cannot be started.
+        DeadlineError: it does not come up in time.
+    """
+    base = base_directory(config.runtime_root)
+    with start_lock(base, START_SECONDS + CONNECT_SECONDS):
+        sweep(base)
+        sock = join(base, config.key())
+        if sock is None:
+            sock = connect(_start(base, config))
+        return sock
+
+
+def join(base: Path, key: str) -> socket.socket | None:
+    """A connection to a living daemon with this key; None if there is none."""
+    for directory, endpoint in living(base):
+        if endpoint.key == key:
+            # One that is just ending refuses; another one is started then.
+            with contextlib.suppress(DaemonUnavailableError):
+                return connect(directory)
+    return None
+
+
+def living(base: Path) -> list[tuple[Path, Endpoint]]:
+    """Folders and endpoints of the daemons that live."""
+    found = []
+    for directory in daemon_directories(base):
+        endpoint = read_endpoint(directory)
+        if endpoint is not None and is_alive(directory):
+            found.append((directory, endpoint))
+    return found
+
+
+def connect(directory: Path) -> socket.socket:
+    """A connection to the daemon of a folder, after folder, socket and token file were checked."""
+    endpoint = read_endpoint(directory)
+    if endpoint is None:
+        raise DaemonUnavailableError("The daemon's folder is not complete.", "Start the daemon again.")
+    try:
+        if endpoint.port:
+            sock = socket.create_connection(("127.0.0.1", endpoint.port), CONNECT_SECONDS)
+        else:
+            require_private(directory)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(socket_path(directory))
+        sock.sendall(bytes.fromhex(endpoint.token))
+        sock.settimeout(None)
+        return sock
+    except OSError as error:
+        raise DaemonUnavailableError(
+            f"The daemon does not answer ({error.strerror or 'timed out'}).", "Start it again."
+        ) from None
+
+
+def force_stop(directory: Path, seconds: float = 5.0) -> bool:
+    """End the daemon of a folder that does not answer; an innocent process with its number is left alone."""
+    endpoint = read_endpoint(directory)
+    if endpoint is None or not is_alive(directory):
+        return False
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not signal_same(endpoint.pid, endpoint.started, number):
+            return True
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if not is_same_process(endpoint.pid, endpoint.started):
+                return True
+            time.sleep(0.05)
+    return not is_same_process(endpoint.pid, endpoint.started)
+
+
+def _start(base: Path, config: DaemonConfig) -> Path:
+    """Start a supervisor; returns its folder when it listens."""
+    directory = make_directory(base)
+    log = log_directory(base) / f"{directory.name}-supervisor.log"
+    alive = hold_alive(directory)
+    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    settings = SupervisorConfig(daemon=config, directory=str(directory), alive=alive, ready=ready_write)
+    try:
+        path = directory / "supervisor.json"
+        write_private(path, json.dumps(msgspec.to_builtins(settings)).encode())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "livetalk_core.daemon.supervisor", "--config", str(path)],
+            cwd=directory, env=module_environment(), start_new_session=True, pass_fds=(alive, ready_write),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+        os.close(ready_write)
+        ready_write = -1
+        # Somebody has to take note of its end, however long it lives.
+        threading.Thread(target=process.wait, name="livetalk-daemon-reaper", daemon=True).start()
+        _wait_until_ready(process, ready_read, log)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    finally:
+        for descriptor in (alive, ready_read, ready_write, output):
+            if descriptor >= 0:
+                os.close(descriptor)
+    return directory
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: int, log: Path) -> None:
+    answered, _, _ = select.select([ready], [], [], START_SECONDS)
+    if answered and os.read(ready, 1):
+        return
+    process.kill()
+    if not answered:
+        raise DeadlineError(f"The daemon was not ready after {START_SECONDS:g} s.", "Is the machine overloaded?")
+    tail = redact(log.read_text("utf-8", "replace")[-_TAIL:].strip()) or "nothing"
+    raise DaemonUnavailableError(
+        f"The daemon ended while it started; it wrote: {tail}", "Correct what it says.", log=redact(str(log))
+    )

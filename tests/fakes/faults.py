@@ -1,0 +1,81 @@
+"""Scripted faults: at rank r, chunk k, step s of generation g something breaks, always at the same place."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from livetalk_core.errors import DeviceError, NumericalError
+
+Kind = Literal[
+    "kill", "hang", "raise", "numerical", "out_of_memory", "slow",
+    "exit_at_import", "never_ready", "bad_load", "ignore_sigterm",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault; chunk and step -1 mean "at start"; generation 0 means every one."""
+
+    kind: Kind
+    rank: int = 0
+    chunk: int = -1
+    step: int = -1
+    generation: int = 1
+
+
+def fail_at(kind: Kind, rank: int = 0, chunk: int = 0, step: int = 0, generation: int = 1) -> Fault:
+    """A fault in the middle of a chunk."""
+    return Fault(kind, rank, chunk, step, generation)
+
+
+def at_start(kind: Kind, rank: int = 0, generation: int = 0) -> Fault:
+    """A fault before the first chunk."""
+    return Fault(kind, rank, generation=generation)
+
+
+def script(*faults: Fault) -> str:
+    """Faults as the text of a worker option."""
+    return json.dumps([asdict(fault) for fault in faults])
+
+
+class Injector:
+    """Breaks what the script says.
+
+    Args:
+        text: From `script`.
+        rank, generation: Where this process is.
+    """
+
+    def __init__(self, text: str, rank: int, generation: int) -> None:
+        faults = [Fault(**each) for each in json.loads(text or "[]")]
+        self._faults = [f for f in faults if f.rank == rank and f.generation in (0, generation)]
+
+    def has(self, kind: Kind) -> bool:
+        """Whether a fault at start is of this kind."""
+        return any(fault.kind == kind and fault.chunk == -1 for fault in self._faults)
+
+    def at(self, chunk: int, step: int) -> None:
+        """Called before each step."""
+        for fault in self._faults:
+            if (fault.chunk, fault.step) == (chunk, step):
+                _break(fault.kind, chunk)
+
+
+def _break(kind: Kind, chunk: int) -> None:
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif kind == "raise":
+        raise RuntimeError(f"scripted fault in {os.path.expanduser('~')}/model")
+    elif kind == "numerical":
+        raise NumericalError("The model produced nan.", "Check the model.", chunk=chunk)
+    elif kind == "out_of_memory":
+        raise DeviceError("Out of memory: 40 GB needed, 24 GB free.", "Use more ranks.", needed=40, free=24)
+    elif kind == "slow":
+        time.sleep(3600)
