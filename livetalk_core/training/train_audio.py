@@ -169,7 +169,7 @@ class AudioTrainer:
             predicted = self.model(samples, frames)
         loss = mouth_loss(predicted, mouth)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
