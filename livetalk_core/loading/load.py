@@ -15,15 +15,9 @@ from ..models.encoders import load_tokenizer
 from ..models.vae import WanVideoVAE
 from .assemble import AssemblyPlan
 from .components import plan_audio_encoder, plan_image_encoder, plan_text_encoder, plan_transformer, plan_vae
-from .layout import MANIFEST, ModelFiles, Replacements, find_model
-from .manifest import (
-    PUBLISHED_DEFAULTS,
-    PUBLISHED_NAME,
-    Manifest,
-    read_audio_normalise,
-    read_manifest,
-    require_equal,
-)
+from .describe import manifest_of
+from .layout import ModelFiles, Replacements, find_model
+from .manifest import Manifest, read_audio_normalise, require_equal
 from .placement import Placement, choose_placement, require_memory
 from .random_model import PREFIX, random_model
 
@@ -58,7 +52,7 @@ def load_model(
         return random_model(path.removeprefix(PREFIX), device, dtype)
     place_on = choose_placement(device, dtype)
     files = find_model(path, replacements)
-    manifest = _manifest(files)
+    manifest = manifest_of(files)
     audio_normalise = read_audio_normalise(files.audio_preprocessor)
     plans = _plans(files, place_on)
     _require_matching(plans)
@@ -68,12 +62,6 @@ def load_model(
     modules = {name: plan.fill(place_on.device) for name, plan in plans.items()}
     logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
     return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
-
-
-def _manifest(files: ModelFiles) -> Manifest:
-    if files.kind == "livetalk":
-        return read_manifest(files.folder / MANIFEST)
-    return Manifest(name=files.folder.absolute().name or PUBLISHED_NAME, defaults=PUBLISHED_DEFAULTS)
 
 
 def _plans(files: ModelFiles, place_on: Placement) -> dict[str, AssemblyPlan]:
