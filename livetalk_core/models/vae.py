@@ -7,6 +7,7 @@ summation order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -91,12 +92,22 @@ class WanVideoVAE(nn.Module):
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """Un-normalised latents -> video, not clamped (training needs the gradient outside [-1,1])."""
+        return torch.cat(list(self.decode_groups(latents)), dim=2)
+
+    def decode_groups(self, latents: Tensor) -> Iterator[Tensor]:
+        """Un-normalised latents [B,16,T,h,w] -> the frames of `decode_raw` in order, group by group."""
         history = CausalHistory()
         x = latents.contiguous(memory_format=torch.channels_last_3d)
         x = self._conv(self.vae.post_quant_conv, x, history)
-        group = GROUP_LATENTS
-        parts = [self._decode_group(x[:, :, a : a + group], history, a == 0) for a in range(0, x.shape[2], group)]
-        return _unpatchify(torch.cat(parts, dim=2), self.patch)
+        for first in range(0, x.shape[2], GROUP_LATENTS):
+            part = self._decode_group(x[:, :, first : first + GROUP_LATENTS], history, first == 0)
+            yield _unpatchify(part, self.patch)
+
+    def group_frames(self, latent_frames: int) -> list[int]:
+        """How many video frames each part of `decode_groups` has."""
+        stride = self.config.scale_factor_temporal
+        bounds = [*range(0, latent_frames, GROUP_LATENTS), latent_frames]
+        return [stride * (b - a) - (stride - 1 if a == 0 else 0) for a, b in pairwise(bounds)]
 
     def _like(self, buffer: Tensor) -> Tensor:
         return buffer.to(self.device, self.dtype)

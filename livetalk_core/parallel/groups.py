@@ -1,0 +1,174 @@
+"""Process groups of one world: gloo on CPUs, NCCL on GPUs, the same code above them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import ConfigError, DeviceError, ParallelError
+
+DEFAULT_TIMEOUT = 120.0
+"""Seconds that one rank waits for another within a collective."""
+
+_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One rank's view of its world.
+
+    Attributes:
+        rank, world: This rank and the number of ranks.
+        device: Where this rank computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def exchange(self, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> PendingExchange:
+        """Start sending contiguous tensors to ranks and receiving contiguous ones from ranks.
+
+        At most one tensor per rank and direction; every rank must take part in matching exchanges in the same
+        order. Buffers may be touched again after `PendingExchange.wait`.
+        """
+        operations = [dist.P2POp(dist.isend, as_bytes(tensor), rank) for rank, tensor in sends.items()]
+        operations += [dist.P2POp(dist.irecv, as_bytes(tensor), rank) for rank, tensor in receives.items()]
+        with reported("exchange", self.rank):
+            return PendingExchange(dist.batch_isend_irecv(operations) if operations else [], self.rank)
+
+    def all_gather(self, local: Tensor) -> Tensor:
+        """Every rank's tensor of one shape [...] -> [world, ...]."""
+        local = local.contiguous()
+        gathered = local.new_empty((self.world, *local.shape))
+        with reported("all_gather", self.rank):
+            dist.all_gather_into_tensor(as_bytes(gathered), as_bytes(local))
+        return gathered
+
+    def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Overwrite a contiguous tensor with the source rank's; the same shape and dtype on every rank."""
+        with reported("broadcast", self.rank):
+            dist.broadcast(as_bytes(tensor), source)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        self.all_gather(torch.zeros(1, dtype=torch.int64, device=self.device))
+
+
+@dataclass(frozen=True)
+class PendingExchange:
+    """Messages on their way."""
+
+    works: list[Any]
+    rank: int
+
+    def wait(self) -> None:
+        """Until all have been sent and received.
+
+        Raises:
+            ParallelError: another rank is gone or too late.
+        """
+        with reported("exchange", self.rank):
+            for work in self.works:
+                work.wait()
+
+
+@contextmanager
+def open_groups(
+    rank: int,
+    world: int,
+    rendezvous: Path | None,
+    device: torch.device | str = "cpu",
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Iterator[Groups]:
+    """Join the world of this process, and leave it in the end.
+
+    Args:
+        rank, world: This rank, and how many there are.
+        rendezvous: A file in a private folder that the ranks of this host meet in; None under `torchrun`,
+            whose environment says where to meet.
+        device: Where this rank computes: "cpu", or "cuda:N".
+        timeout: Seconds that one rank waits for another.
+
+    Raises:
+        ConfigError: a rank outside the world.
+        DeviceError: more ranks than devices.
+        ParallelError: the others did not come in time.
+    """
+    target = _checked_device(rank, world, torch.device(device))
+    store = None
+    if rendezvous is not None:
+        # Ranks of one host talk over the loopback device only; torch reads its name from here.
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ[name] = _LOOPBACK
+        store = dist.FileStore(str(rendezvous), world)  # type: ignore[attr-defined]
+    # Small int64 messages stay on the CPU, whatever the device.
+    backend = "cpu:gloo,cuda:nccl" if target.type == "cuda" else "gloo"
+    with reported("rendezvous", rank):
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout))
+    try:
+        groups = Groups(rank, world, target)
+        # NCCL wants every rank in the first collective, and an error is best found before loading.
+        groups.barrier()
+        yield groups
+    finally:
+        dist.destroy_process_group()
+
+
+def new_subgroup(ranks_of_all: list[list[int]], rank: int) -> Any:
+    """Make every group of a partition of the world; returns the one that `rank` is in.
+
+    All ranks call this with the same partition, because making a group is collective.
+    """
+    mine = None
+    for ranks in ranks_of_all:
+        group = dist.new_group(ranks)
+        if rank in ranks:
+            mine = group
+    if mine is None:
+        raise ConfigError(f"Rank {rank} is in none of the groups {ranks_of_all}.", rank=rank)
+    return mine
+
+
+def _checked_device(rank: int, world: int, device: torch.device) -> torch.device:
+    if not 0 <= rank < world:
+        raise ConfigError(f"Rank {rank} is not in 0..{world - 1}.", setting="rank")
+    if device.type == "cuda":
+        index = rank if device.index is None else device.index
+        count = torch.cuda.device_count()
+        if index >= count:
+            raise DeviceError(
+                f"Rank {rank} of {world} wants cuda:{index}, this machine has {count} GPUs.",
+                "Start at most as many ranks as there are GPUs.", rank=rank,
+            )  # fmt: skip
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The memory of a contiguous tensor as bytes: not every back end knows every number format."""
+    return tensor.view(-1).view(torch.uint8)
+
+
+@contextmanager
+def reported(what: str, rank: int) -> Iterator[None]:
+    """Turn the back end's errors into ParallelError, naming the operation and this rank."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ParallelError(
+            f"Rank {rank} lost its peers in {what} ({str(error).splitlines()[0][:200]}).",
+            "One of the processes ended or hangs; see its log.", rank=rank, operation=what,
+        ) from error  # fmt: skip
