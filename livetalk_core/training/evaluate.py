@@ -131,10 +131,9 @@ def evaluate_talk(
     gallery = Gallery([*cases, *([rollout] if rollout else [])], _OTHERS, size)
     judged = []
     for number, case in enumerate(cases):
-        coded = None if vae is None else mouth_opening(vae_round_trip(vae, case.truth, geometry))
-        through_vae = None if coded is None else lip_score(coded, case.speech)
+        coded = None if vae is None else vae_round_trip(vae, case.truth, geometry)
         hearing = lip_score(heard[number], case.speech) if len(heard) else None
-        judged.append(judge(talk, case, geometry, gallery, through_vae, hearing))
+        judged.append(judge(talk, case, geometry, gallery, coded, hearing))
         _logger.info("%s: lip score %.3f", case.name, judged[-1].result.lips.score)
     long = None if rollout is None else judge(talk, rollout, geometry, gallery)
     everything = [each.result for each in (*judged, *([long] if long else []))]
@@ -169,10 +168,10 @@ def judge(
     case: EvaluationCase,
     geometry: ChunkGeometry,
     gallery: Gallery,
-    through_vae: LipScore | None = None,
+    coded: Frames | None = None,
     heard: LipScore | None = None,
 ) -> Judged:
-    """Make the video of one case and measure it."""
+    """Make the video of one case and measure it, and the true video after the VAE where `coded` is given."""
     started = time.monotonic()
     video = talk(case)
     seconds = time.monotonic() - started
@@ -180,8 +179,10 @@ def judge(
     opening = mouth_opening(video)
     result = ClipResult(
         case.name, case.speech.synthesiser, len(video), lip_score(opening, case.speech),
-        lip_score(mouth_opening(case.truth), case.speech), through_vae, heard, *loudness_scores(case.speech),
-        measure_borders(video, step), measure_borders(case.truth, step),
+        lip_score(mouth_opening(case.truth), case.speech),
+        None if coded is None else lip_score(mouth_opening(coded), case.speech), heard,
+        *loudness_scores(case.speech), measure_borders(video, step), measure_borders(case.truth, step),
+        None if coded is None else measure_borders(coded, step),
         measure_drift(case, video, step, gallery), count_all_blinks(case, video), seconds,
     )  # fmt: skip
     return Judged(case, video, result, opening)
@@ -217,9 +218,17 @@ def _plot_mouth(each: Judged, path: Path) -> None:
 def _plot_drift(long: Judged, slice_frames: int, out: Path) -> None:
     drift = long.result.drift
     seconds = np.arange(len(drift.backdrop)) * slice_frames / FPS
-    colours = {"background": (seconds, drift.backdrop), "whole frame": (seconds, drift.colour)}
+    colours = {
+        "background": (seconds, drift.backdrop),
+        "whole frame": (seconds, drift.colour),
+        "true video": (seconds, np.zeros(len(seconds))),
+    }
     curves_plot(colours, out / "drift_colour.png", "Colour error, steps of 255", "seconds")
-    detail = {"whole frame": (seconds, drift.sharpness), "eyes": (seconds, drift.eyes)}
+    detail = {
+        "whole frame": (seconds, drift.sharpness),
+        "eyes": (seconds, drift.eyes),
+        "true video": (seconds, np.ones(len(seconds))),
+    }
     curves_plot(detail, out / "drift_sharpness.png", "Sharpness, share of the true video's", "seconds")
 
 

@@ -159,8 +159,8 @@ def test_report_and_pictures_are_written(tmp_path: Path) -> None:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert min(picture.size) > 200
     assert not (tmp_path / "mouth_2.png").exists()
-    generated, true = evaluation.border_jump
-    assert generated == true == np.median([j for clip in evaluation.videos for j in clip.borders.jumps])
+    pooled = np.median([jump for clip in evaluation.videos for jump in clip.borders.jumps])
+    assert evaluation.border_jump == {"generated": pooled, "true": pooled, "through_vae": 0.0}
     assert all(bar.passed for bar in evaluation.bars if bar.what != "jump at chunk borders")
 
 
@@ -172,6 +172,7 @@ def test_bars_fail_for_a_random_model(tmp_path: Path) -> None:
     assert clip.frames == len(cases[0].truth) == 30
     assert len(clip.drift.backdrop) == -(-30 // TINY_GEOMETRY.slice_frames)
     assert clip.through_vae is not None
+    assert evaluation.border_jump["through_vae"] > 0
     assert {bar.what: bar.passed for bar in evaluation.bars}["lip score"] is False
     assert not (tmp_path / "rollout.png").exists()
 
