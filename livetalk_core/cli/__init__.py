@@ -12,6 +12,7 @@ from .convert import convert
 from .demo import demo
 from .doctor import doctor
 from .generate import generate
+from .plan import plan
 from .version import version
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (generate, demo, doctor, bench, convert, conformance, version):
+for _command in (generate, demo, doctor, bench, plan, convert, conformance, version):
     app.command()(_command)
 
 

@@ -164,6 +164,12 @@ def make_plan(
     for name, value in (("world", world), ("heads", heads), ("tokens", tokens)):
         if value < 1:
             raise ConfigError(f"{name} is {value}.", "It must be 1 or more.", setting=name)
+    if world > tokens:
+        raise ConfigError(
+            f"{tokens} tokens / {world} ranks is less than one.",
+            "Use fewer ranks or a larger picture.",
+            setting="world",
+        )
     ulysses, ring = _degrees(world, heads, ulysses, ring)
     return ParallelPlan(world, heads, tokens, latent_hw, ulysses, ring, choose_grid(world, latent_hw))
 

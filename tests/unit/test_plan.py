@@ -50,6 +50,11 @@ def test_refusals_print_the_equation(arguments: dict[str, int], equation: str) -
         make_plan(3, 40, PUBLISHED_TOKENS, PUBLISHED_HW, **arguments)
 
 
+def test_more_ranks_than_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="18 tokens / 19 ranks is less than one"):
+        make_plan(19, 40, 18, (4, 6))
+
+
 def test_one_explicit_degree_decides_the_other() -> None:
     assert make_plan(8, 40, 100, PUBLISHED_HW, ring=4).ulysses == 2
     assert make_plan(8, 40, 100, PUBLISHED_HW, ulysses=4).ring == 2
