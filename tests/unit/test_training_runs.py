@@ -1,0 +1,204 @@
+"""Training of the embedded model: optimiser, batches, losses, checkpoints, on the smallest shapes that mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from livetalk_core.errors import TrainingError
+from livetalk_core.training import train_stage1, train_vae
+from livetalk_core.training.clips import open_clips
+from livetalk_core.training.latent_cache import FEATURE_ROWS, LatentCache, open_cache, window_rows
+from livetalk_core.training.muon import Muon, orthogonalise
+from livetalk_core.training.run_state import (
+    Budget,
+    MovingAverage,
+    cosine,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizers,
+    save_checkpoint,
+)
+from livetalk_core.training.stage1_batch import BatchMaker, OwnMotion, Stage1Options
+
+pytestmark = pytest.mark.unit
+
+
+def small_cache(clips: int = 3) -> LatentCache:
+    torch.manual_seed(0)
+    return LatentCache(
+        chunks=torch.randn(clips, 2, 16, 9, 16, 16).bfloat16() * 3 + 1,
+        references=torch.randn(clips, 16, 9, 16, 16).bfloat16(),
+        features=torch.randn(clips, 2, FEATURE_ROWS, 3, 64).bfloat16(),
+        pictures=torch.randint(0, 255, (clips, 128, 128, 3), dtype=torch.uint8),
+    )
+
+
+def test_orthogonalise_levels_the_singular_values() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(24, 64) @ torch.diag(torch.logspace(-1, 1, 64))
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert values.max() < 1.3
+    assert values.min() > 0.5
+
+
+def test_muon_descends() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(12, 8)
+    weight = nn.Parameter(torch.zeros(12, 8))
+    optimizer = Muon([weight], lr=0.2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = (weight - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_optimizer_state_survives_a_checkpoint(tmp_path: Path) -> None:
+    """Two steps, save, load, one step = three steps."""
+
+    def build() -> tuple[nn.Linear, list[torch.optim.Optimizer]]:
+        torch.manual_seed(3)
+        layer = nn.Linear(6, 6)
+        return layer, [Muon([layer.weight], lr=0.01), torch.optim.AdamW([layer.bias], lr=0.01)]
+
+    def step(layer: nn.Linear, optimizers: list[torch.optim.Optimizer], seed: int) -> None:
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+        layer.zero_grad()
+        layer(x).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    straight, straight_optimizers = build()
+    for seed in range(3):
+        step(straight, straight_optimizers, seed)
+    first, first_optimizers = build()
+    for seed in range(2):
+        step(first, first_optimizers, seed)
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, dict(first.state_dict()) | optimizer_tensors(first_optimizers), {"step": 2})
+    tensors, facts = load_checkpoint(path)
+    second, second_optimizers = build()
+    second.load_state_dict({k: tensors[k] for k in ("weight", "bias")})
+    restore_optimizers(second_optimizers, tensors)
+    step(second, second_optimizers, 2)
+    assert facts == {"step": 2}
+    assert torch.equal(second.weight, straight.weight)
+    assert torch.equal(second.bias, straight.bias)
+
+
+def test_missing_checkpoint_and_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "none.safetensors")
+    with pytest.raises(TrainingError, match=r"clips\.json"):
+        open_clips(tmp_path)
+    with pytest.raises(TrainingError, match="no encoded frames"):
+        open_cache(tmp_path)
+
+
+def test_moving_average_follows_slowly() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.0)
+    average = MovingAverage(layer, decay=0.9)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    for _ in range(400):
+        average.update()
+    assert 0.99 < float(average.state["weight"]) <= 1.0
+    assert Budget(1.0, spent=30.0).share == pytest.approx(0.5, abs=0.02)
+    assert cosine(0.0) == 1.0
+    assert cosine(1.0) == pytest.approx(0.03)
+
+
+def test_windows_clamp_at_the_newest_frame() -> None:
+    rows = window_rows()
+    assert rows.shape == (33, 5)
+    assert rows[0].tolist() == [0, 1, 2, 3, 4]
+    assert rows[-1].tolist() == [32, 33, 34, 34, 34]
+
+
+def test_batches_keep_motion_clean_and_levels_in_order() -> None:
+    maker = BatchMaker(small_cache(), Stage1Options(noisy_motion=0.0), seed=1)
+    for _ in range(5):
+        batch = maker.draw(4)
+        noisy = batch.paste(torch.full_like(batch.clean, 7.0))
+        known = batch.known.bool().expand_as(noisy)
+        assert torch.allclose(noisy[known], batch.clean[known])
+        assert (noisy[~known] == 7).all()
+        assert ((batch.level > 0) & (batch.level <= 1)).all()
+        assert (batch.previous >= batch.level).all()
+        assert batch.windows.shape == (4, 33, 5, 3, 64)
+    assert abs(float(batch.clean.mean())) < 0.1
+    assert float(batch.clean.std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_own_motion_replaces_the_true_one() -> None:
+    maker = BatchMaker(small_cache(), Stage1Options(own_motion=1.0), seed=1)
+    own = OwnMotion(capacity=1)
+    own.put(0, torch.full((16, 2, 16, 16), 5.0))
+    own.put(2, torch.full((16, 2, 16, 16), 6.0))
+    batch = maker.draw(4, own)
+    assert list(own.latents) == [2]
+    assert (batch.motion[:, :, :2] == 6).all()
+    assert (batch.known[:, 0, :, 0, 0].sum(1) == 2).all()
+
+
+@pytest.mark.parametrize("look_back", [False, True])
+def test_stage1_learns_a_batch(look_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = {"dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64}
+    monkeypatch.setattr(train_stage1, "TRANSFORMER_CONFIG", train_stage1.TRANSFORMER_CONFIG | tiny)
+    student = train_stage1.Student(seed=0)
+    config = train_stage1.Stage1Training()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(8):
+        maker = BatchMaker(small_cache(2), Stage1Options(), seed=5)
+        batch = maker.draw(2)
+        loss, _ = train_stage1.stage1_loss(student, batch, maker, train_stage1.latent_weights(), config, look_back)
+        student.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_new_vae_starts_as_an_image_vae() -> None:
+    """A still picture and the same picture in motionless video code alike, before any training."""
+    from livetalk_core.models.vae import WanVideoVAE
+
+    vae = WanVideoVAE(train_vae.new_vae(0).eval())
+    picture = torch.rand(1, 3, 1, 32, 32) * 2 - 1
+    with torch.no_grad():
+        still = vae.moments(picture)
+        moving = vae.moments(picture.expand(-1, -1, 5, -1, -1))
+    assert torch.allclose(moving[:, :, 0], still[:, :, 0], atol=1e-5)
+    drift = (moving[:, :, 1] - still[:, :, 0]).norm() / still.norm()
+    assert drift < 0.2
+
+
+def test_vae_loss_weighs_regions() -> None:
+    weights = train_vae.region_weights(3.0)
+    assert weights.shape == (128, 128)
+    assert set(weights.unique().tolist()) == {1.0, 3.0}
+    assert float(weights[90, 64]) == 3.0
+    assert float(weights[10, 10]) == 1.0
+
+
+def test_crops_come_from_the_clips() -> None:
+    from livetalk_core.training.clips import ClipStore
+
+    frames = np.full((2, 61, 128, 128, 3), 200, np.uint8)
+    store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))
+    weights = train_vae.region_weights(3.0).numpy()
+    video, maps = train_vae.random_crops(store, weights, np.random.default_rng(0), 3, 64, 5)
+    assert video.shape == (3, 3, 5, 64, 64)
+    assert maps.shape == (3, 1, 1, 64, 64)
+    assert torch.allclose(video, torch.full_like(video, 200 / 127.5 - 1))
