@@ -1,4 +1,4 @@
-"""Training of the embedded model: optimiser, batches, losses, checkpoints, on the smallest shapes that mean something."""
+"""Training of the embedded model: optimiser, batches, losses and checkpoints on the smallest shapes that tell."""
 
 from __future__ import annotations
 
