@@ -7,25 +7,19 @@ from dataclasses import dataclass
 
 import psutil
 
-from ..errors import LiveTalkError
+from ..errors import ConfigError, LiveTalkError
+from ..parallel.cost import UTILISATION
+from ..parallel.gpus import find_gpu
 from .environment import graphics_cards
 
-WEIGHTS_GB = 51.3
-"""bf16 weights of the published model: transformer 37.8, text encoder 11.4, the other encoders and the VAE 2.1."""
-
 WORKING_GB = 64
-"""Weights and the working memory of a 768x448 chunk on one device."""
+"""Memory of one device for the published model in bf16: weights of 51 GB (transformer 37.8, text encoder 11.4, the
+other encoders and the VAE 2.1) and what a chunk at 768x448 works with."""
 
 CHUNK_TFLOP = 1885 + 97 + 9.3
 """Denoising in 4 steps, decoding and motion encoding of a 33-frame chunk at 768x448."""
 
 CHUNK_SECONDS = 28 / 25
-_UTILISATION = 0.65
-_PEAK_TFLOPS = {
-    "B200": 2250, "H200": 989, "H100": 989, "H800": 989, "H20": 148, "A100": 312, "A800": 312, "L40S": 362,
-    "L40": 181, "5090": 210, "4090": 165, "3090": 71, "A6000": 155,
-}  # fmt: skip
-"""Dense bf16 peak by a part of the card's name, longer names before the ones they contain."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def _published() -> Iterator[Capability]:
         text = f"needs about {WORKING_GB} GB in bf16, the card has {memory:.0f} GB"
         seconds = chunk_seconds(card["name"])
         if fits and seconds is not None:
-            text += f"; about {seconds:.1f} s per chunk of {CHUNK_SECONDS:.2f} s at {_UTILISATION:.0%} utilisation"
+            text += f"; about {seconds:.1f} s per chunk of {CHUNK_SECONDS:.2f} s at {UTILISATION:.0%} utilisation"
         quick = fits and seconds is not None and seconds < CHUNK_SECONDS
         yield Capability("14B", f"cuda:{index}", fits, quick, text)
     if not cards:
@@ -84,6 +78,7 @@ def _published() -> Iterator[Capability]:
 
 def chunk_seconds(card: str) -> float | None:
     """Estimated seconds per chunk of the published model at 768x448 on a card of that name; None if unknown."""
-    names = sorted(_PEAK_TFLOPS, key=len, reverse=True)
-    peak = next((_PEAK_TFLOPS[name] for name in names if name in card), None)
-    return None if peak is None else CHUNK_TFLOP / (peak * _UTILISATION)
+    try:
+        return CHUNK_TFLOP / (find_gpu(card).bf16 * UTILISATION)
+    except ConfigError:
+        return None

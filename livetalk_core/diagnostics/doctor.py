@@ -72,6 +72,8 @@ def diagnose(models: Sequence[Path] = (), timing: bool = True) -> Diagnosis:
         findings.append(Finding("embedded model", "problem", problem.message, fix))
     elif timing:
         findings.append(Finding("embedded model", "ok", "loads and speaks"))
+    else:
+        findings.append(_model(None, "embedded model"))
     return Diagnosis(tuple(findings), tuple(rows))
 
 
@@ -199,7 +201,6 @@ def _memory_and_disk() -> Iterator[Finding]:
 
 def _models(folder: Path) -> Iterator[Finding]:
     """The model in a folder, or the models in its sub-folders."""
-    from ..loading.describe import describe_model
     from ..loading.layout import MANIFEST, TRANSFORMER_STEM
 
     def looks_like_model(path: Path) -> bool:
@@ -207,10 +208,15 @@ def _models(folder: Path) -> Iterator[Finding]:
 
     inside = [child for child in sorted(folder.iterdir()) if looks_like_model(child)] if folder.is_dir() else []
     for path in [folder] if looks_like_model(folder) or not inside else inside:
-        try:
-            manifest = describe_model(path)
-        except LiveTalkError as error:
-            yield Finding(f"model {path}", "problem", error.message, error.hint)
-        else:
-            size = f"{manifest.defaults.width}x{manifest.defaults.height}"
-            yield Finding(f"model {path}", "ok", f"{manifest.name}, {size}")
+        yield _model(path, f"model {path}")
+
+
+def _model(path: Path | None, subject: str) -> Finding:
+    """Whether a model's files are there and describe one; the embedded model for None."""
+    from ..loading.describe import describe_model
+
+    try:
+        manifest = describe_model(path)
+    except LiveTalkError as error:
+        return Finding(subject, "problem", error.message, error.hint)
+    return Finding(subject, "ok", f"{manifest.name}, {manifest.defaults.width}x{manifest.defaults.height}")

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from livetalk_core import __version__
 from livetalk_core.cli import app
 from livetalk_core.cli.console import guarded
+from livetalk_core.diagnostics.capability import chunk_seconds
 from livetalk_core.lip_sync.measure import WEIGHTS
 from livetalk_core.media import probe_video
 
@@ -115,6 +116,13 @@ def test_doctor_finds_good_and_broken_models(tiny_model_folder: Path, tmp_path: 
     shutil.rmtree(tmp_path / "good" / "vae")
     bad = livetalk("doctor", "--no-timing", tmp_path)
     assert bad.code == 1 and "problem" in bad.stdout and "vae" in bad.stdout
+
+
+def test_published_model_is_judged_by_the_card() -> None:
+    fast, slow = chunk_seconds("NVIDIA H100 80GB HBM3"), chunk_seconds("NVIDIA GeForce RTX 4090")
+    assert fast == pytest.approx(1991.3 / (989 * 0.65), rel=1e-3)
+    assert slow is not None and slow > 5 * fast
+    assert chunk_seconds("Some Other Card") is None
 
 
 def test_bench_measures_every_stage(tiny_model_folder: Path, tmp_path: Path) -> None:
