@@ -112,6 +112,9 @@ class Requests:
     def _admit(self, client: int, request: int, slot_bytes: int, **fields: Any) -> None:
         """Make the record of a stream; it is answered when all ranks have opened it."""
         try:
+            if self._config.transport == "tcp":
+                raise ConfigError("Frames travel through shared memory, which a TCP connection cannot hand over.",
+                                  "Use transport 'unix', or run the engine in this process.")  # fmt: skip
             if len(self._scheduler.streams) >= MAX_STREAMS:
                 raise ConfigError(f"{MAX_STREAMS} streams are open.", "Close some of them.")
             self._group.ensure(time.monotonic())
