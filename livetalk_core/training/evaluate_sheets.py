@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..media import AtomicFile
 from .evaluate_cases import FPS, EvaluationCase, Frames
 
-_CELL = 160
+_CELL = 128
 _GAP = 8
 _GROUP_GAP = 18
 _MARGIN = 28
@@ -38,11 +38,11 @@ class SheetRow:
 
 
 def telling_frames(opening: NDArray[np.float32], count: int) -> list[int]:
-    """Indices of `count` frames over a clip [F] where the mouth should be, in turn, wide open and closed."""
-    bounds = np.linspace(0, len(opening), count + 1).round().astype(int)
+    """Frames over a clip [F] where the mouth should be, in turn, wide open and closed: `count`, or all of fewer."""
+    bounds = np.linspace(0, len(opening), min(count, len(opening)) + 1).round().astype(int)
     chosen = []
     for number, (first, stop) in enumerate(pairwise(bounds)):
-        part = opening[first : max(stop, first + 1)]
+        part = opening[first:stop]
         chosen.append(int(first) + int(np.argmin(part) if number % 2 else np.argmax(part)))
     return chosen
 

@@ -182,6 +182,7 @@ def test_telling_frames_alternate_between_open_and_closed(case: EvaluationCase) 
     assert chosen == sorted(chosen)
     openings = case.opening[chosen]
     assert openings[0::2].min() > openings[1::2].max()
+    assert telling_frames(case.opening[:3], 8) == [0, 1, 2]
 
 
 def test_synthesisers_take_turns_and_short_words_are_left_out() -> None:
