@@ -23,6 +23,10 @@ DEFAULT_TIMEOUT = 120.0
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
+# torch 2.13 renamed it.
+_ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
 @dataclass(frozen=True)
 class Groups:
     """One rank's view of its world.
@@ -52,7 +56,7 @@ class Groups:
         local = local.contiguous()
         gathered = local.new_empty((self.world, *local.shape))
         with reported("all_gather", self.rank):
-            dist.all_gather_into_tensor(as_bytes(gathered), as_bytes(local))
+            _ALL_GATHER(as_bytes(gathered), as_bytes(local))
         return gathered
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:

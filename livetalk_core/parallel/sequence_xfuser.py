@@ -20,7 +20,8 @@ class XFuserSequence(SequenceParallel):
 
     xfuser's own ring serves where it can be imported and every rank has the same number of real tokens, because it
     cannot leave padding out; else this package's ring runs inside xfuser's layer. That covers the released yunchang
-    packages, which lack a name that xfuser 0.5 to 0.7 import for their ring (spec: xfuser on PyPI).
+    packages, which lack a name that xfuser 0.5 to 0.7 import for their ring (spec: xfuser on PyPI). xfuser keeps one
+    set of groups per process: a new object replaces the one before, which must not be used any more.
 
     Args:
         groups: The world; making the object is collective.
@@ -74,6 +75,9 @@ def _initialise_xfuser(groups: Groups, ulysses: int, ring: int) -> None:
     distributed.init_distributed_environment(
         rank=groups.rank, world_size=groups.world, local_rank=local, backend=backend
     )
+    state = importlib.import_module("xfuser.core.distributed.parallel_state")
+    if state.model_parallel_is_initialized():
+        state.destroy_model_parallel()
     distributed.initialize_model_parallel(
         sequence_parallel_degree=groups.world, ring_degree=ring, ulysses_degree=ulysses
     )

@@ -30,7 +30,7 @@ HEADS = 12
 DEGREES = {2: [(2, 1), (1, 2)], 3: [(3, 1), (1, 3)], 4: [(4, 1), (1, 4), (2, 2)]}
 LATENTS = {2: [(4, 4), (6, 6)], 3: [(6, 6), (4, 10)], 4: [(4, 4), (2, 6)]}
 """Divisible and not; on four ranks the last is left without a token."""
-PICTURES = {2: [(4, 4), (3, 5)], 3: [(6, 4), (1, 2)], 4: [(4, 4), (5, 3), (3, 1)]}
+PICTURES = {2: [(4, 4), (3, 5)], 3: [(6, 4), (1, 2)], 4: [(4, 4), (5, 5), (3, 1)]}
 """Latent sizes: even and uneven grids, and more ranks than tiles."""
 GEOMETRY = ChunkGeometry(frames=9, motion_frames=5, window_seconds=1)
 

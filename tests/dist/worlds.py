@@ -23,7 +23,8 @@ def run_world(world: int, suite: str) -> dict[str, list[dict[str, Any]]]:
         world: Number of ranks.
         suite: A module beside this one with `cases(world)`: a dict of functions from Groups to a dict.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    paths = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(Path(__file__).with_name("rank_main.py")), suite, str(world), folder]
         ranks = [
