@@ -9,7 +9,7 @@ import msgspec
 
 from .. import __version__
 from ..config import StreamConfig
-from ..errors import LiveTalkError
+from ..errors import AudioError, DaemonUnavailableError, ImageError, LiveTalkError
 from .calls import Calls
 from .daemon_config import DaemonConfig
 from .messages import (
@@ -29,7 +29,8 @@ from .messages import (
     Unload,
     Welcome,
 )
-from .remote_stream import ANSWER_SECONDS, RemoteChunk, RemoteStream, _as_bytes
+from .remote_stream import ANSWER_SECONDS, RemoteChunk, RemoteStream, as_bytes
+from .wire import MAX_BLOB
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -68,12 +69,17 @@ class Client:
         # Late: subprocess and file locks are not needed by those who only import the names.
         from .launch import connect_or_start
 
-        calls = Calls(connect_or_start(config), on_event or (lambda event: None))
-        try:
-            call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key())
-        except LiveTalkError:
-            calls.close()
-            raise
+        for attempt in range(2):
+            calls = Calls(connect_or_start(config), on_event or (lambda event: None))
+            try:
+                call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key())
+            except LiveTalkError as error:
+                calls.close()
+                # The daemon may have been on its way out when it was joined.
+                if attempt or not isinstance(error, DaemonUnavailableError):
+                    raise
+            else:
+                break
         assert isinstance(call.answer, Welcome)
         return cls(config, calls, call.answer)
 
@@ -91,9 +97,16 @@ class Client:
         return call.answer.model
 
     def encode_audio(self, samples: ArrayLike, config: StreamConfig) -> AudioEncoded:
-        """Encode a whole clip [S] for a stream in mode "whole"; open the stream with its number."""
-        encoded = msgspec.json.encode(config)
-        call = self._calls.ask(self._patience, EncodeAudio, encoded, _as_bytes(samples))
+        """Encode a whole clip [S] for a stream in mode "whole"; open the stream with its number.
+
+        Raises:
+            AudioError: samples that cannot be sound, or too many of them.
+        """
+        data = as_bytes(samples)
+        if len(data) > MAX_BLOB:
+            raise AudioError(f"The clip has {len(data) // 4} samples, whole mode takes at most {MAX_BLOB // 4}.",
+                             "Use audio mode 'stream'.")  # fmt: skip
+        call = self._calls.ask(self._patience, EncodeAudio, msgspec.json.encode(config), data)
         assert isinstance(call.answer, AudioEncoded)
         return call.answer
 
@@ -108,6 +121,9 @@ class Client:
         Raises:
             LiveTalkError: ConfigError, ImageError ... as the engine raises them.
         """
+        if len(picture) > MAX_BLOB:
+            raise ImageError(f"The picture's file has {len(picture)} bytes, at most {MAX_BLOB} are taken.",
+                             "Save it smaller, or as JPEG.")  # fmt: skip
         call = self._calls.ask(self._patience, OpenStream, msgspec.json.encode(config), picture, clip)
         assert isinstance(call.answer, StreamOpened)
         return RemoteStream(self._calls, call.answer, call.descriptors[0])

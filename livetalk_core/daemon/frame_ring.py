@@ -106,7 +106,9 @@ class FrameRing:
         size = slots * self._stride
         require_sealed(descriptor, size)
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self._map = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED, prot=access)
+        # The pages are made here, not while the first chunks are handed over.
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        self._map = mmap.mmap(descriptor, size, flags=flags, prot=access)
 
     def write(
         self, slot: int, frames: NDArray[np.uint8], *, stream: int, epoch: int, chunk: int, first_frame: int

@@ -81,7 +81,7 @@ class RemoteStream:
             AudioError: not one-dimensional, or not finite.
             DeadlineError: no room in time; the samples up to there were taken.
         """
-        data = memoryview(_as_bytes(samples))
+        data = memoryview(as_bytes(samples))
         deadline, epoch = Deadline(timeout), self._epoch
         while True:
             part = data[:_PART_BYTES]
@@ -194,7 +194,7 @@ def _owner(view: Any) -> Any:
     return owner
 
 
-def _as_bytes(samples: ArrayLike) -> bytes:
+def as_bytes(samples: ArrayLike) -> bytes:
     """Samples as little-endian float32; AudioError if they cannot be sound."""
     import numpy as np
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 from .. import __version__
+from ..errors import LiveTalkError
 from .codec import MAX_BODY
 from .connection import Channel, ConnectionEndedError, Receiver, close_all
 from .daemon_config import WorkerConfig
@@ -45,6 +46,7 @@ class WorkerLink:
         self._commands: queue.SimpleQueue[tuple[Command, list[int]]] = queue.SimpleQueue()
         self._cancelled: dict[int, int] = {}
         self._lock = threading.Lock()
+        self._beat_lock = threading.Lock()  # held while sending: an old beat must not overtake a new one
         self._beat = Beat("starting", 0, 0, 0, 0, 0)
         _prepare_for_death(config.parent)
         threading.Thread(target=self._guard, name="livetalk-guard", daemon=True).start()
@@ -73,10 +75,9 @@ class WorkerLink:
             stream, chunk, step, steps: Of which stream, which chunk, which step of how many.
             completed: A piece of work is done (on a GPU: its event has completed). Only this counts as progress.
         """
-        with self._lock:
+        with self._beat_lock:
             self._beat = Beat(phase, stream, chunk, step, steps, self._beat.count + completed)
-            beat = self._beat
-        self._channel.send(beat)
+            self._channel.send(self._beat)
 
     def cancelled(self, stream: int, epoch: int) -> bool:
         """Whether the chunk of a stream that was started in this epoch is to be left."""
@@ -116,11 +117,9 @@ class WorkerLink:
             ended, _, _ = select.select([self.config.alive], [], [], BEAT_SECONDS)
             if ended or (self.config.parent and os.getppid() != self.config.parent):
                 os._exit(_ORPHANED)
-            with self._lock:
-                beat = self._beat
             # The reader notices a broken connection.
-            with contextlib.suppress(Exception):
-                self._channel.send(beat)
+            with contextlib.suppress(LiveTalkError), self._beat_lock:
+                self._channel.send(self._beat)
 
 
 def _prepare_for_death(parent: int) -> None:
