@@ -4,6 +4,7 @@
 # make lint    ruff, mypy --strict, import contracts
 # make test-all  test and the slow tiers
 # make bench   how fast the embedded model is here
+# make embedded-model  train the embedded model from nothing
 # make clean   remove what these made
 #
 # TORCH chooses the torch to install; the default is the CPU build. For a GPU, for instance:
@@ -25,10 +26,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest -q
 TIERS := unit or property or golden or dist or faults or security
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all lint bench embedded-model clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 setup: $(VENV)/.ready
 
@@ -65,6 +66,22 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md).
+RUNS ?= runs
+TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training
+ONE := $(BIN)/python -m livetalk_core.training
+embedded-model: setup
+	$(PIP) -e '.[train]'
+	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2
+	$(ONE).clips --bank $(RUNS)/audio/speech_bank.safetensors --out $(RUNS)/clips
+	$(TWO).train_vae --clips $(RUNS)/clips --out $(RUNS)/vae --minutes 48
+	$(TWO).latent_cache --clips $(RUNS)/clips --vae $(RUNS)/vae/vae --audio $(RUNS)/audio/audio_encoder \
+	  --out $(RUNS)/cache
+	$(TWO).train_stage1 --cache $(RUNS)/cache --vae $(RUNS)/vae/vae --out $(RUNS)/stage1 --minutes 50
+	$(ONE).train_vae_borders --clips $(RUNS)/clips --cache $(RUNS)/cache --vae $(RUNS)/vae/vae \
+	  --out $(RUNS)/vae_borders
+	$(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders --audio $(RUNS)/audio/audio_encoder
 
 bench: setup
 	$(BIN)/livetalk bench

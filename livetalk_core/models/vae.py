@@ -109,6 +109,16 @@ class WanVideoVAE(nn.Module):
         bounds = [*range(0, latent_frames, GROUP_LATENTS), latent_frames]
         return [stride * (b - a) - (stride - 1 if a == 0 else 0) for a, b in pairwise(bounds)]
 
+    def decode_tail(self, latents: Tensor, count: int) -> Tensor:
+        """The frames of the last `count` latents, not clamped; the ones before give history but no gradient."""
+        history = CausalHistory()
+        x = latents.contiguous(memory_format=torch.channels_last_3d)
+        with torch.no_grad():
+            past = self._conv(self.vae.post_quant_conv, x[:, :, :-count], history)
+            self._decode_group(past, history, True)
+        x = self._conv(self.vae.post_quant_conv, x[:, :, -count:], history)
+        return _unpatchify(self._decode_group(x, history, False), self.patch)
+
     def _like(self, buffer: Tensor) -> Tensor:
         return buffer.to(self.device, self.dtype)
 

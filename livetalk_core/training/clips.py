@@ -1,11 +1,14 @@
 """Rendered training clips on disk: frames, reference pictures, sound and mouth tracks of many drawn people.
 
+Recipe: `python -m livetalk_core.training.clips --bank FILE --out DIR`.
+
 A clip is 61 frames, two chunks that overlap by the motion frames, at the end of 9.12 s of sound: the first chunk's
 audio window is samples [0, 128000), the second's starts 28 frames later.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 from dataclasses import dataclass
@@ -106,3 +109,18 @@ def open_clips(folder: Path) -> ClipStore:
     if not (folder / "clips.json").is_file():
         raise TrainingError(f"{folder} holds no finished clips (clips.json is missing).", "Render them first.")
     return ClipStore(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bank", type=Path, required=True, help="speech_bank.safetensors of the audio encoder's run")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1500, help="clips, 3 MB each")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    render_clips(options.bank, options.out, options.count, workers=options.workers)
+
+
+if __name__ == "__main__":
+    main()
