@@ -29,7 +29,7 @@ TIERS := unit or property or golden or dist or faults or security
 .PHONY: help setup demo test test-all lint bench embedded-model clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 setup: $(VENV)/.ready
 
