@@ -127,7 +127,8 @@ def open_groups(
         groups.barrier()
         yield groups
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def new_subgroup(ranks_of_all: list[list[int]], rank: int) -> Any:

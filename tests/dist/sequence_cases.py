@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from livetalk_core.models.attention import sdpa
 from livetalk_core.parallel.groups import Groups
@@ -46,6 +47,19 @@ def compiler_contract(groups: Groups) -> dict[str, bool]:
     return {"passed": True}
 
 
+def lost_peer(groups: Groups) -> dict[str, str]:
+    """The last rank leaves; what the others are told when they wait for it."""
+    if groups.rank == groups.world - 1:
+        dist.destroy_process_group()
+        return {"error": "", "text": ""}
+    source = groups.world - 1
+    try:
+        groups.exchange({}, {source: torch.empty(8)}).wait()
+    except Exception as error:
+        return {"error": type(error).__name__, "text": str(error)}
+    return {"error": "", "text": ""}
+
+
 def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     """All cases of a world."""
     found: dict[str, Callable[[Groups], dict[str, Any]]] = {"compiler": compiler_contract}
@@ -54,4 +68,7 @@ def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
             for name, dtype in DTYPES.items():
                 key = f"attention-{ulysses}x{ring}-{length}-{name}"
                 found[key] = partial(attention, ulysses=ulysses, ring=ring, length=length, dtype=dtype)
+    if world == 2:
+        # Last, because nothing works after it.
+        found["lost peer"] = lost_peer
     return found
