@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -63,9 +64,13 @@ class Client:
 
         Raises:
             AccessError: the folder for sockets is not private to this user.
-            DaemonUnavailableError: it cannot be started.
+            DaemonUnavailableError: it cannot be started, or not on this system.
             DeadlineError: it does not come up in time.
         """
+        if not sys.platform.startswith("linux"):
+            raise DaemonUnavailableError(
+                f"Daemons need Linux; this is {sys.platform}.", "Run the engine in this process, with one rank."
+            )
         # Late: subprocess and file locks are not needed by those who only import the names.
         from .launch import connect_or_start
 

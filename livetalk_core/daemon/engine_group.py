@@ -12,7 +12,6 @@ from .. import __version__, telemetry
 from ..errors import (
     DaemonUnavailableError,
     DeadlineError,
-    DeviceError,
     LiveTalkError,
     ProtocolError,
     WorkerDiedError,
@@ -187,7 +186,7 @@ class EngineGroup:
     def _take_ready(self, rank: Rank, message: Ready, now: float) -> None:
         if (message.rank, message.version) != (rank.number, __version__):
             error = ProtocolError(f"Rank {rank.number} runs version {message.version}, the daemon {__version__}.")
-            self._fail(error, now)
+            self._fail(error, now, counted=False)
             return
         rank.ready = True
         group = self.group
@@ -226,7 +225,7 @@ class EngineGroup:
         elif isinstance(task.command, Load):
             # Nothing to restart for: the files or settings are wrong.
             self._was_ready = False
-            self._fail(error, now, blame=True)
+            self._fail(error, now, blame=True, counted=False)
         else:
             self.task = None
             self._listener.task_failed(task, error, blame=True)
@@ -309,13 +308,18 @@ class EngineGroup:
         log = redact(str(rank.log))
         return {"rank": rank.number, "phase": beat.phase, "chunk": beat.chunk, "step": beat.step, "log": log}
 
-    def _fail(self, error: LiveTalkError, now: float, *, blame: bool = False) -> None:
-        """The group cannot be used any more: end it and decide what follows."""
+    def _fail(self, error: LiveTalkError, now: float, *, blame: bool = False, counted: bool = True) -> None:
+        """The group cannot be used any more: end it and decide what follows.
+
+        Args:
+            error: Why.
+            now: Time.
+            blame: Whether it is the running task's own error.
+            counted: Whether it uses up the budget and may be followed by a restart.
+        """
         if self.state in ("stopping", "restarting", "dead"):
             return
         self.fault = error
-        # Wrong files or settings fail the same way each time: told, not tried again.
-        counted = isinstance(error, WorkerDiedError | WorkerHungError | WorkerFailedError | DeadlineError | DeviceError)
         left = self.budget.take(now) if counted else True
         again = self._was_ready and counted
         self._then = "dead" if not left else "starting" if again else "stopped"

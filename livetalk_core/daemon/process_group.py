@@ -92,7 +92,7 @@ class ProcessGroup:
                     rank.connected = False
 
     def dead(self) -> Rank | None:
-        """A rank whose process has ended or whose connection is broken; one that ended by itself first."""
+        """A rank whose process has ended; one that was ended by a signal first."""
         ended = [rank for rank in self.ranks if rank.process.poll() is not None]
         # After a rank's death its neighbours often fail on the broken connection: a signal is the cause.
         ended.sort(key=lambda rank: (rank.process.returncode or 0) >= 0)

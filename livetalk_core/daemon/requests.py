@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import StreamConfig, decode_config
-from ..errors import ConfigError, LiveTalkError, ProtocolError, StreamDroppedError
+from ..errors import ConfigError, DaemonError, LiveTalkError, ProtocolError, StreamDroppedError
 from . import messages as m
 from .connection import close_all
 from .daemon_config import DaemonConfig
@@ -68,6 +68,9 @@ class Requests:
             raise
         except LiveTalkError as error:
             self._outbox.send(client, m.Failed(message.request, to_info(error)))
+        except OSError as error:  # no descriptors or memory left: this request's misfortune, not everybody's
+            refused = DaemonError(f"The system refused the daemon something ({error.strerror}).", "Close some streams.")
+            self._outbox.send(client, m.Failed(message.request, to_info(refused)))
         finally:
             close_all(descriptors)
 

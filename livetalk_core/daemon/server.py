@@ -43,6 +43,7 @@ class Visitor:
     token: bytearray = field(default_factory=bytearray)
     trusted: bool = False
     welcome: bool = False
+    broken: bool = False
     partial_since: float | None = None
 
 
@@ -81,9 +82,10 @@ class Server:
         """Send to a client that is still there."""
         visitor = self._visitors.get(client)
         if visitor is not None and visitor.welcome:
-            # A dead peer is removed by the event loop, not in the middle of whoever is sending.
-            with contextlib.suppress(ConnectionEndedError):
+            try:
                 visitor.connection.send(message, descriptors)
+            except ConnectionEndedError:
+                visitor.broken = True  # removed by `tick`, not in the middle of whoever is sending
             self._watch(visitor)
 
     def broadcast(self, message: Any) -> None:
@@ -92,8 +94,11 @@ class Server:
             self.send(number, message)
 
     def tick(self, now: float) -> None:
-        """Close the connections of those who take too long to say what they want."""
+        """Close the connections of those who are gone, do not read, or take too long to say what they want."""
         for visitor in list(self._visitors.values()):
+            if visitor.broken:
+                self._remove(visitor)
+                continue
             late = not visitor.welcome and now - visitor.came > HANDSHAKE_SECONDS
             since = visitor.partial_since
             if late or (since is not None and now - since > FRAME_SECONDS):

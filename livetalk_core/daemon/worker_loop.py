@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,6 @@ from .daemon_config import WorkerConfig
 from .frame_ring import FrameRing
 from .messages import ModelInfo
 from .wire import ErrorInfo, redact, to_info
-from .worker_link import WorkerLink
 from .worker_messages import (
     ChunkCancelled,
     ChunkDone,
@@ -31,6 +30,7 @@ from .worker_messages import (
     Open,
     OpenDecode,
     Opened,
+    Outcome,
     Phase,
     Restore,
     Run,
@@ -57,6 +57,33 @@ class Result:
     final: bool = False
     timings: dict[str, float] | None = None
     stats: dict[str, float] | None = None
+
+
+class Line(Protocol):
+    """What a rank needs of `WorkerLink`; ranks on other hosts get their commands from rank 0 in this form."""
+
+    def ready(self) -> None:
+        """See `WorkerLink.ready`."""
+
+    def commands(self) -> Iterator[tuple[Command, list[int]]]:
+        """See `WorkerLink.commands`."""
+
+    def progress(
+        self, phase: Phase, stream: int = 0, chunk: int = 0, step: int = 0, steps: int = 0, *, completed: bool = False
+    ) -> None:
+        """See `WorkerLink.progress`."""
+
+    def cancelled(self, stream: int, epoch: int) -> bool:
+        """See `WorkerLink.cancelled`."""
+
+    def answer(self, outcome: Outcome) -> None:
+        """See `WorkerLink.answer`."""
+
+    def fail(self, error: ErrorInfo, *, fatal: bool, stream: int = 0, chunk: int = 0) -> None:
+        """See `WorkerLink.fail`."""
+
+    def forget(self, stream: int) -> None:
+        """See `WorkerLink.forget`."""
 
 
 class RankEngine(Protocol):
@@ -96,7 +123,7 @@ class RunContext:
         ring: The stream's ring on rank 0, else None.
     """
 
-    def __init__(self, link: WorkerLink, command: Run, ring: FrameRing | None) -> None:
+    def __init__(self, link: Line, command: Run, ring: FrameRing | None) -> None:
         self.command, self.ring = command, ring
         self._link = link
         self.shape: tuple[int, ...] = (0, 0, 0, 0)
@@ -147,7 +174,7 @@ class WorkerLoop:
         engine: Does the work.
     """
 
-    def __init__(self, link: WorkerLink, engine: RankEngine) -> None:
+    def __init__(self, link: Line, engine: RankEngine) -> None:
         self._link, self._engine = link, engine
         self._rings: dict[int, FrameRing] = {}
         self._handlers: dict[type[Any], Callable[[Any, list[int]], None]] = {

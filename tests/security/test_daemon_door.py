@@ -226,3 +226,19 @@ def test_nothing_secret_is_logged_or_told(tmp_path: Path) -> None:
     assert any("scripted fault" in text for text in told)
     for text in told:
         assert token not in text and os.path.expanduser("~") + "/" not in text
+
+
+def test_client_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(daemon_config(tmp_path, world=1)) as client:
+        door = Door(client, tmp_path)
+        sock = door.knock(door.token + door.hello)
+        process = psutil.Process(client.welcome.pid)
+        request = encode(Stats(7)) * 1000
+        sock.settimeout(0.5)
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"timed out|pipe|reset"):  # noqa: PT012 - whenever its patience ends
+            while time.monotonic() - began < 60:
+                sock.sendall(request)
+        assert process.memory_info().rss < 300 * 2**20
+        sock.close()
+        wait_until(lambda: client.stats().clients == 1, 20, "the other one is gone")
