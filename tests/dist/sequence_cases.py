@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from livetalk_core.errors import ParallelError
 from livetalk_core.models.attention import sdpa
+from livetalk_core.parallel.agreement import any_rank, broadcast_bytes
 from livetalk_core.parallel.groups import Groups
 from livetalk_core.parallel.sequence import SequenceParallel, sequence_attention
 
@@ -47,6 +49,23 @@ def compiler_contract(groups: Groups) -> dict[str, bool]:
     return {"passed": True}
 
 
+def signals(groups: Groups) -> dict[str, Any]:
+    """A flag that one rank sets, and bytes that one rank has."""
+    last = groups.world - 1
+    text = bytes(range(256)) * 3
+    refused = ""
+    try:
+        broadcast_bytes(groups, text if groups.rank == 0 else None, limit=767)
+    except ParallelError as error:
+        refused = error.message
+    return {
+        "any": [any_rank(groups, groups.rank == last), any_rank(groups, False)],
+        "same": broadcast_bytes(groups, text if groups.rank == last else None, limit=768, source=last) == text,
+        "empty": broadcast_bytes(groups, b"" if groups.rank == 0 else None, limit=0) == b"",
+        "refused": refused,
+    }
+
+
 def lost_peer(groups: Groups) -> dict[str, str]:
     """The last rank leaves; what the others are told when they wait for it."""
     if groups.rank == groups.world - 1:
@@ -62,7 +81,7 @@ def lost_peer(groups: Groups) -> dict[str, str]:
 
 def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     """All cases of a world."""
-    found: dict[str, Callable[[Groups], dict[str, Any]]] = {"compiler": compiler_contract}
+    found: dict[str, Callable[[Groups], dict[str, Any]]] = {"compiler": compiler_contract, "signals": signals}
     for ulysses, ring in DEGREES[world]:
         for length in LENGTHS[world]:
             for name, dtype in DTYPES.items():

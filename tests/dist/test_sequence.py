@@ -38,3 +38,12 @@ def test_a_lost_peer_is_reported_with_rank_and_operation() -> None:
     assert gone["error"] == ""
     assert left["error"] == "ParallelError"
     assert "Rank 0 lost its peers in exchange" in left["text"]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_learn_of_a_flag_and_of_bytes(world: int) -> None:
+    for result in run_world(world, "sequence_cases")["signals"]:
+        assert result["any"] == [True, False]
+        assert result["same"]
+        assert result["empty"]
+        assert result["refused"] == "Rank 0 sends 768 bytes, at most 767 are taken."
