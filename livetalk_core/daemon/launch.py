@@ -41,6 +41,7 @@ from .wire import redact
 START_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 _TAIL = 3000
+_KILL_SECONDS = 10.0
 
 
 def connect_or_start(config: DaemonConfig) -> socket.socket:
@@ -85,37 +86,49 @@ def connect(directory: Path) -> socket.socket:
     endpoint = read_endpoint(directory)
     if endpoint is None:
         raise DaemonUnavailableError("The daemon's folder is not complete.", "Start the daemon again.")
+    sock = socket.socket(socket.AF_INET if endpoint.port else socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        sock.settimeout(CONNECT_SECONDS)
         if endpoint.port:
-            sock = socket.create_connection(("127.0.0.1", endpoint.port), CONNECT_SECONDS)
+            sock.connect(("127.0.0.1", endpoint.port))
         else:
             require_private(directory)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(CONNECT_SECONDS)
             sock.connect(socket_path(directory))
         sock.sendall(bytes.fromhex(endpoint.token))
         sock.settimeout(None)
         return sock
     except OSError as error:
+        sock.close()
         raise DaemonUnavailableError(
             f"The daemon does not answer ({error.strerror or 'timed out'}).", "Start it again."
         ) from None
 
 
-def force_stop(directory: Path, seconds: float = 5.0) -> bool:
-    """End the daemon of a folder that does not answer; an innocent process with its number is left alone."""
+def force_stop(directory: Path, patience: float = 5.0) -> bool:
+    """End the daemon of a folder that does not answer; an innocent process with its number is left alone.
+
+    Args:
+        directory: Its folder; removed with it.
+        patience: Seconds from SIGTERM to SIGKILL.
+
+    Returns:
+        Whether no such daemon is left.
+    """
     endpoint = read_endpoint(directory)
     if endpoint is None or not is_alive(directory):
         return False
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if not signal_same(endpoint.pid, endpoint.started, number):
-            return True
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, _KILL_SECONDS)):
+        signal_same(endpoint.pid, endpoint.started, number)
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            if not is_same_process(endpoint.pid, endpoint.started):
-                return True
+        while is_same_process(endpoint.pid, endpoint.started):
+            if time.monotonic() >= ends:
+                break
             time.sleep(0.05)
-    return not is_same_process(endpoint.pid, endpoint.started)
+        else:
+            if not is_alive(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+            return True
+    return False
 
 
 def _start(base: Path, config: DaemonConfig) -> Path:

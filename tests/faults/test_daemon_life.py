@@ -16,7 +16,6 @@ from fakes.daemons import (
     TESTS,
     assert_all_gone,
     daemon_config,
-    processes_of,
     running,
     sound,
     wait_until,
@@ -183,6 +182,6 @@ def test_daemon_that_does_not_answer_is_ended_by_force(tmp_path: Path) -> None:
     client = Client.start_or_join(daemon_config(tmp_path, detached=True))
     os.kill(client.welcome.pid, signal.SIGSTOP)
     ((directory, _),) = launch.living(tmp_path)
-    assert launch.force_stop(directory, seconds=0.5)
+    assert launch.force_stop(directory, patience=0.5)
     client.close()
-    wait_until(lambda: not processes_of(tmp_path), 5, "gone")
+    assert_all_gone(tmp_path)
