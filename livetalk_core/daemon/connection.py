@@ -17,6 +17,8 @@ from .codec import MAX_DESCRIPTORS, BodyDecoder, FrameBuffer, encode
 
 READ_BYTES = 256 * 1024
 MAX_QUEUED = 64 * 2**20
+# Small messages cost several times their length in memory, so their number is bounded too.
+MAX_QUEUED_MESSAGES = 4096
 
 T = TypeVar("T")
 
@@ -121,7 +123,7 @@ class Connection(Generic[T]):
         """
         data = encode(message, len(descriptors))
         self._queued += len(data)
-        if self._queued > MAX_QUEUED:
+        if self._queued > MAX_QUEUED or len(self._queue) >= MAX_QUEUED_MESSAGES:
             raise ConnectionEndedError
         self._queue.append((memoryview(data), [os.dup(item) for item in descriptors]))
         self.flush()
