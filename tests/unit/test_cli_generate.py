@@ -191,6 +191,8 @@ def test_ctrl_c_leaves_a_playable_file_that_can_be_continued(generate, tiny_mode
         while not state.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
+        # The pipe stays open until the process has gone: its end would finish the film in good order.
+        process.wait(timeout=200)
         _, errors = process.communicate(timeout=200)
     text = errors.decode()
     assert process.returncode == 130, text
