@@ -183,6 +183,8 @@ def test_ctrl_c_leaves_a_playable_file_that_can_be_continued(generate, tiny_mode
     with subprocess.Popen(
         [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment, cwd=tmp_path,
+        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         assert process.stdin is not None
         process.stdin.write(samples[: round(0.4 * RATE)].astype("<i2").tobytes())
