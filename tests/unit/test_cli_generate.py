@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_a_playable_file_that_can_be_continued(generate, tiny_mode
         tiny_model_folder, "--size", "32x32", "--steps", "1", "--dtype", "fp32", "--state", state, "--report",
         report_file,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     samples = speech(SECONDS)
     with subprocess.Popen(
         [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
