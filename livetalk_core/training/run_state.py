@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,62 @@ def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+class ResumableRun:
+    """What a training run keeps between sessions: weights, their average, optimisers, steps and time spent.
+
+    Args:
+        out: Folder of checkpoint and metrics.
+        module: What is trained.
+        optimizers: Over the module's parameters.
+        decay: Of the moving average.
+        minutes: Time budget.
+        active: Whether this rank writes the metrics.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        module: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        *,
+        decay: float,
+        minutes: float,
+        active: bool,
+    ) -> None:
+        self.out, self.module, self.optimizers = out, module, optimizers
+        self.average = MovingAverage(module, decay)
+        self.minutes, self.budget, self.step = minutes, Budget(minutes), 0
+        self.log = MetricLog(out / "metrics.jsonl", active)
+
+    def update(self, rate: float) -> Tensor:
+        """One step of all optimisers at this learning rate, left out if a gradient is not finite; its norm."""
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if torch.isfinite(norm):
+                optimizer.step()
+        self.step += 1
+        self.average.update()
+        return norm
+
+    def save(self, config: Any) -> None:
+        """Write the checkpoint; `config` is the run's dataclass of settings, for the record."""
+        tensors = with_prefix("model", self.module.state_dict()) | with_prefix("average", self.average.state)
+        tensors |= optimizer_tensors(self.optimizers)
+        facts = {"step": self.step, "spent": self.budget.spent, "config": asdict(config)}
+        save_checkpoint(self.out / "checkpoint.safetensors", tensors, facts)
+
+    def resume(self) -> None:
+        """Continue from the folder's checkpoint."""
+        tensors, facts = load_checkpoint(self.out / "checkpoint.safetensors")
+        self.module.load_state_dict(without_prefix("model", tensors))
+        self.average.state = without_prefix("average", tensors)
+        self.average.steps = self.step = facts["step"]
+        restore_optimizers(self.optimizers, tensors)
+        self.budget = Budget(self.minutes, facts["spent"])
 
 
 class MetricLog:

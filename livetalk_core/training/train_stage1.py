@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,10 @@ from ..sampling import TRAINING_STEPS, motion_buffer, sample, timesteps
 from .latent_cache import LatentCache, open_cache
 from .muon import Muon
 from .run_state import (
-    Budget,
-    MetricLog,
-    MovingAverage,
+    ResumableRun,
     average_gradients,
     join_ranks,
-    load_checkpoint,
     logger,
-    optimizer_tensors,
-    restore_optimizers,
-    save_checkpoint,
-    with_prefix,
-    without_prefix,
 )
 from .stage1_batch import BatchMaker, OwnMotion, Stage1Batch, Stage1Options
 
@@ -161,10 +153,10 @@ class Stage1Trainer:
         self.vae = WanVideoVAE(library_vae.to(torch.bfloat16).eval())
         self.own = OwnMotion(config.own_motion_stock)
         self.weights = latent_weights()
-        self.optimizers = self._optimizers()
-        self.average = MovingAverage(self.student, config.average_decay)
-        self.budget, self.step = Budget(config.minutes), 0
-        self.log = MetricLog(out / "metrics.jsonl", active=self.rank == 0)
+        self.state = ResumableRun(
+            out, self.student, self._optimizers(), decay=config.average_decay, minutes=config.minutes,
+            active=self.rank == 0,
+        )  # fmt: skip
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         named = list(self.student.named_parameters())
@@ -181,17 +173,17 @@ class Stage1Trainer:
 
     def run(self) -> None:
         """Train until the budget is spent, then export the averaged weights."""
-        saved, share = self.budget.spent, self.budget.share
+        saved, share = self.state.budget.spent, self.state.budget.share
         while share < 1:
             share = self._update(share)
-            if self.step % 25 == 0:
-                self.log.write(METRICS, step=self.step, minutes=round(self.budget.spent / 60, 2))
-            if self.rank == 0 and self.budget.spent - saved > 120:
-                self.save()
+            if self.state.step % 25 == 0:
+                self.state.log.write(METRICS, step=self.state.step, minutes=round(self.state.budget.spent / 60, 2))
+            if self.rank == 0 and self.state.budget.spent - saved > 120:
+                self.state.save(self.config)
                 self.export()
-                saved = self.budget.spent
+                saved = self.state.budget.spent
         if self.rank == 0:
-            self.save()
+            self.state.save(self.config)
             self.export()
 
     def _update(self, share: float) -> float:
@@ -207,19 +199,12 @@ class Stage1Trainer:
         parameters = list(self.student.parameters())
         self.student.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        now = torch.tensor([self.budget.share])
+        now = torch.tensor([self.state.budget.share])
         shared = average_gradients(parameters, torch.cat([now, loss.detach()[None], facts]))
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         # Warm-up, constant to half time, then linear to 3 %.
-        rate = config.learning_rate * min(1.0, (self.step + 1) / 60) * min(1.0, (1 - share) / 0.5 * 0.97 + 0.03)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if torch.isfinite(norm):
-                optimizer.step()
-        self.step += 1
-        self.average.update()
-        self.log.add(torch.cat([shared[1:], norm[None], shared[:1]]))
+        rate = config.learning_rate * min(1.0, (self.state.step + 1) / 60) * min(1.0, (1 - share) / 0.5 * 0.97 + 0.03)
+        norm = self.state.update(rate)
+        self.state.log.add(torch.cat([shared[1:], norm[None], shared[:1]]))
         return float(shared[0])
 
     @torch.no_grad()
@@ -244,26 +229,10 @@ class Stage1Trainer:
         video = self.vae.decode(latents)
         self.own.put(int(clip), motion_latents(self.vae.encode, video, ChunkGeometry().motion_frames)[0].float())
 
-    def save(self) -> None:
-        """Write the resumable checkpoint."""
-        tensors = with_prefix("model", self.student.state_dict()) | with_prefix("average", self.average.state)
-        tensors |= optimizer_tensors(self.optimizers)
-        facts = {"step": self.step, "spent": self.budget.spent, "config": asdict(self.config)}
-        save_checkpoint(self.out / "checkpoint.safetensors", tensors, facts)
-
-    def resume(self) -> None:
-        """Continue from the folder's checkpoint."""
-        tensors, facts = load_checkpoint(self.out / "checkpoint.safetensors")
-        self.student.load_state_dict(without_prefix("model", tensors))
-        self.average.state = without_prefix("average", tensors)
-        self.average.steps = self.step = facts["step"]
-        restore_optimizers(self.optimizers, tensors)
-        self.budget = Budget(self.config.minutes, facts["spent"])
-
     def export(self) -> None:
         """Write the averaged weights and the VAE with its latent statistics as library model folders."""
         averaged = Student(self.config.seed)
-        averaged.load_state_dict(averaged.state_dict() | self.average.state)
+        averaged.load_state_dict(averaged.state_dict() | self.state.average.state)
         averaged.transformer.save_pretrained(self.out / "transformer", safe_serialization=True)
         averaged.image.save_pretrained(self.out / "image_encoder", safe_serialization=True)
         self.vae.vae.save_config(self.out / "vae")
@@ -286,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = Stage1Training(minutes=options.minutes, seed=options.seed)
     trainer = Stage1Trainer(open_cache(options.cache), options.vae, options.out, config)
     if options.resume:
-        trainer.resume()
+        trainer.state.resume()
     trainer.run()
 
 

@@ -9,7 +9,7 @@ import argparse
 import logging
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,11 @@ from .avatar import eye_boxes, jaw_box
 from .clips import SIZE, ClipStore, open_clips
 from .muon import Muon
 from .run_state import (
-    Budget,
-    MetricLog,
-    MovingAverage,
+    ResumableRun,
     average_gradients,
     cosine,
     join_ranks,
-    load_checkpoint,
     logger,
-    optimizer_tensors,
-    restore_optimizers,
-    save_checkpoint,
-    with_prefix,
-    without_prefix,
 )
 
 VAE_CONFIG: dict[str, Any] = {
@@ -170,29 +162,29 @@ class VaeTrainer:
         matrices = [p for p in self.module.parameters() if p.dim() >= 4 and p.shape[0] > 8 and p[0].numel() > 8]
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.module.parameters() if id(p) not in chosen]
-        self.optimizers = [
+        optimizers = [
             Muon(matrices, lr=config.learning_rate),
             torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
         ]
-        self.average = MovingAverage(self.module, config.average_decay)
-        self.budget, self.step = Budget(config.minutes), 0
+        self.state = ResumableRun(
+            out, self.module, optimizers, decay=config.average_decay, minutes=config.minutes, active=self.rank == 0
+        )
         self.weights = region_weights(config.region_weight).numpy()
-        self.log = MetricLog(out / "metrics.jsonl", active=self.rank == 0)
 
     def run(self) -> None:
         """Train until the budget is spent, then export the averaged weights."""
-        saved, share = self.budget.spent, self.budget.share
-        rng = np.random.default_rng([self.config.seed, self.rank, self.step])
-        torch.manual_seed(1000 * self.config.seed + self.rank + self.step)
+        saved, share = self.state.budget.spent, self.state.budget.share
+        rng = np.random.default_rng([self.config.seed, self.rank, self.state.step])
+        torch.manual_seed(1000 * self.config.seed + self.rank + self.state.step)
         while share < 1:
             share = self._update(rng, share)
-            if self.step % 50 == 0:
-                self.log.write(METRICS, step=self.step, minutes=round(self.budget.spent / 60, 2))
-            if self.rank == 0 and self.budget.spent - saved > 120:
-                self.save()
-                saved = self.budget.spent
+            if self.state.step % 50 == 0:
+                self.state.log.write(METRICS, step=self.state.step, minutes=round(self.state.budget.spent / 60, 2))
+            if self.rank == 0 and self.state.budget.spent - saved > 120:
+                self.state.save(self.config)
+                saved = self.state.budget.spent
         if self.rank == 0:
-            self.save()
+            self.state.save(self.config)
             self.export()
 
     def _update(self, rng: np.random.Generator, share: float) -> float:
@@ -203,42 +195,19 @@ class VaeTrainer:
         self.module.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         parameters = list(self.module.parameters())
-        now = torch.tensor([self.budget.share])
+        now = torch.tensor([self.state.budget.share])
         shared = average_gradients(parameters, torch.cat([now, loss.detach()[None], parts]))
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-        rate = self.config.learning_rate * min(1.0, (self.step + 1) / 50) * cosine(share)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            if torch.isfinite(norm):
-                optimizer.step()
-        self.step += 1
-        self.average.update()
+        rate = self.config.learning_rate * min(1.0, (self.state.step + 1) / 50) * cosine(share)
+        norm = self.state.update(rate)
         share = float(shared[0])
         psnr = 10 * math.log10(4 / max(1e-9, float(shared[3])))
-        self.log.add(torch.tensor([shared[1], shared[2], psnr, shared[4], norm, share]))
+        self.state.log.add(torch.tensor([shared[1], shared[2], psnr, shared[4], norm, share]))
         return share
-
-    def save(self) -> None:
-        """Write the resumable checkpoint."""
-        tensors = with_prefix("model", self.module.state_dict()) | with_prefix("average", self.average.state)
-        tensors |= optimizer_tensors(self.optimizers)
-        facts = {"step": self.step, "spent": self.budget.spent, "config": asdict(self.config)}
-        save_checkpoint(self.out / "checkpoint.safetensors", tensors, facts)
-
-    def resume(self) -> None:
-        """Continue from the folder's checkpoint."""
-        tensors, facts = load_checkpoint(self.out / "checkpoint.safetensors")
-        self.module.load_state_dict(without_prefix("model", tensors))
-        self.average.state = without_prefix("average", tensors)
-        self.average.steps = self.step = facts["step"]
-        restore_optimizers(self.optimizers, tensors)
-        self.budget = Budget(self.config.minutes, facts["spent"])
 
     def export(self) -> None:
         """Write the averaged weights as a library model folder."""
         vae = AutoencoderKLWan(**VAE_CONFIG)
-        vae.load_state_dict(self.average.state)
+        vae.load_state_dict(self.state.average.state)
         vae.save_pretrained(self.out / "vae", safe_serialization=True)
 
 
@@ -259,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
         open_clips(options.clips), options.out, VaeTraining(minutes=options.minutes, seed=options.seed)
     )
     if options.resume:
-        trainer.resume()
+        trainer.state.resume()
     trainer.run()
 
 

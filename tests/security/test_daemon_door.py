@@ -120,7 +120,6 @@ def test_slow_strangers_are_shown_out(door: Door) -> None:
     assert time.monotonic() - began < server.HANDSHAKE_SECONDS + 2
 
 
-@pytest.mark.slow
 def test_a_thousand_connections_do_not_disturb_a_stream(door: Door) -> None:
     samples = sound(3)
     with door.client.open_stream(CONFIG, b"picture") as stream:

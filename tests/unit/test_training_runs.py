@@ -202,3 +202,32 @@ def test_crops_come_from_the_clips() -> None:
     assert video.shape == (3, 3, 5, 64, 64)
     assert maps.shape == (3, 1, 1, 64, 64)
     assert torch.allclose(video, torch.full_like(video, 200 / 127.5 - 1))
+
+
+def test_trainers_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from livetalk_core.training.clips import ClipStore
+
+    frames = np.random.default_rng(0).integers(0, 255, (2, 61, 128, 128, 3), dtype=np.uint8)
+    store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))
+    monkeypatch.setattr(train_vae, "STAGES", (train_vae.Stage(1.01, 1, 64, 1),))
+    vae_config = train_vae.VaeTraining(minutes=100)
+    trainer = train_vae.VaeTrainer(store, tmp_path, vae_config)
+    trainer._update(np.random.default_rng(0), 0.0)
+    trainer.state.save(vae_config)
+    trainer.export()
+    again = train_vae.VaeTrainer(store, tmp_path, vae_config)
+    again.state.resume()
+    assert again.state.step == 1
+    assert all(torch.equal(a, b) for a, b in zip(trainer.module.parameters(), again.module.parameters(), strict=True))
+
+    config = train_stage1.Stage1Training(minutes=100, batch=1)
+    out = tmp_path / "stage1"
+    out.mkdir()
+    first = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config)
+    first._update(0.0)
+    first.state.save(config)
+    second = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config)
+    second.state.resume()
+    assert second.state.step == 1
+    assert torch.equal(first.student.transformer.head.head.weight, second.student.transformer.head.head.weight)
+    assert not torch.equal(first.student.transformer.head.head.weight, torch.zeros(64, 192))
