@@ -69,8 +69,8 @@ lint: $(VENV)/.lint
 
 # The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md).
 RUNS ?= runs
-TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training
-ONE := $(BIN)/python -m livetalk_core.training
+TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training.embedded
+ONE := $(BIN)/python -m livetalk_core.training.embedded
 embedded-model: setup
 	$(PIP) -e '.[train]'
 	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, ImageError
 from .network import EYES, FACE_SIDE, MOUTH, RegionRegressor, RegionSpec
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "lip_sync" / "face_measures.safetensors"
-"""Half-precision weights of both regressors; made by `python -m livetalk_core.training.train_lip_measure`."""
+"""Half-precision weights of both regressors; made by `python -m livetalk_core.training.embedded.train_lip_measure`."""
 
 _BATCH = 256
 
@@ -64,7 +64,7 @@ def load_measure(spec: RegionSpec, weights: Path = WEIGHTS) -> RegionRegressor:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"The {spec.name} measure cannot be read from {weights}: {error}",
-            "Reinstall the package, or train it: python -m livetalk_core.training.train_lip_measure.",
+            "Reinstall the package, or train it: python -m livetalk_core.training.embedded.train_lip_measure.",
             file=str(weights),
         ) from error
     return network.eval().requires_grad_(False)

@@ -11,16 +11,13 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from livetalk_core.errors import TrainingError
 from livetalk_core.models.wav2vec2 import normalise
-from livetalk_core.training.audio_evaluation import (
+from livetalk_core.training.embedded.audio_evaluation import (
     closures_reached,
     correlate_at_best_lag,
     loudness_track,
     score_voices,
 )
-from livetalk_core.training.evaluation_speech import EvaluationUtterance
-from livetalk_core.training.speech_bank import SpeechBank, make_bank, pack_utterance
-from livetalk_core.training.speech_espeak import Utterance
-from livetalk_core.training.train_audio import (
+from livetalk_core.training.embedded.train_audio import (
     AudioTrainer,
     AudioTrainingConfig,
     MouthReader,
@@ -29,7 +26,10 @@ from livetalk_core.training.train_audio import (
     mouth_loss,
     read_mouth,
 )
-from livetalk_core.training.visemes import PhonemeEvent
+from livetalk_core.training.speech.bank import SpeechBank, make_bank, pack_utterance
+from livetalk_core.training.speech.espeak import Utterance
+from livetalk_core.training.speech.held_out import EvaluationUtterance
+from livetalk_core.training.speech.visemes import PhonemeEvent
 
 pytestmark = pytest.mark.unit
 

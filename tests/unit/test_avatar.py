@@ -11,7 +11,7 @@ from PIL import Image
 pytest.importorskip("skia")
 
 from livetalk_core.errors import TrainingError
-from livetalk_core.training.avatar import (
+from livetalk_core.training.avatars.avatar import (
     HELD_OUT_SEED,
     PORTRAIT_SEED,
     Identity,
@@ -22,8 +22,8 @@ from livetalk_core.training.avatar import (
     reference_frame,
     render_clip,
 )
-from livetalk_core.training.avatar_identity import HAIR_STYLES
-from livetalk_core.training.motion import BLINK, POSE_LIMIT, motion_track
+from livetalk_core.training.avatars.identity import HAIR_STYLES
+from livetalk_core.training.avatars.motion import BLINK, POSE_LIMIT, motion_track
 
 pytestmark = pytest.mark.unit
 

@@ -15,9 +15,8 @@ from tiny_bundle import tiny_bundle
 
 from livetalk_core.config import ChunkGeometry
 from livetalk_core.errors import CheckpointError
-from livetalk_core.training.avatar import HELD_OUT_SEED
-from livetalk_core.training.evaluate import Talk, engine_talk, evaluate_talk, judge, main
-from livetalk_core.training.evaluate_cases import (
+from livetalk_core.training.avatars.avatar import HELD_OUT_SEED
+from livetalk_core.training.evaluate.cases import (
     EvaluationCase,
     Frames,
     cut_speech,
@@ -25,12 +24,13 @@ from livetalk_core.training.evaluate_cases import (
     long_utterances,
     make_case,
 )
-from livetalk_core.training.evaluate_ceilings import find_audio_encoder, heard_opening
-from livetalk_core.training.evaluate_look import Gallery, measure_borders
-from livetalk_core.training.evaluate_report import ClipResult
-from livetalk_core.training.evaluate_sheets import telling_frames
-from livetalk_core.training.evaluation_speech import EvaluationUtterance
-from livetalk_core.training.visemes import PhonemeEvent, closure_times, mouth_track
+from livetalk_core.training.evaluate.ceilings import find_audio_encoder, heard_opening
+from livetalk_core.training.evaluate.look import Gallery, measure_borders
+from livetalk_core.training.evaluate.report import ClipResult
+from livetalk_core.training.evaluate.run import Talk, engine_talk, evaluate_talk, judge, main
+from livetalk_core.training.evaluate.sheets import telling_frames
+from livetalk_core.training.speech.held_out import EvaluationUtterance
+from livetalk_core.training.speech.visemes import PhonemeEvent, closure_times, mouth_track
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from livetalk_core.lip_sync import (
     mouth_opening,
 )
 from livetalk_core.lip_sync.measure import WEIGHTS
-from livetalk_core.training.avatar import (
+from livetalk_core.training.avatars.avatar import (
     HELD_OUT_SEED,
     Identity,
     draw,
@@ -33,8 +33,8 @@ from livetalk_core.training.avatar import (
     mouth_box,
     render_clip,
 )
-from livetalk_core.training.motion import motion_track
-from livetalk_core.training.visemes import PhonemeEvent, mouth_track
+from livetalk_core.training.avatars.motion import motion_track
+from livetalk_core.training.speech.visemes import PhonemeEvent, mouth_track
 
 pytestmark = pytest.mark.unit
 

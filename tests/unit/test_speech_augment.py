@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from livetalk_core.errors import TrainingError
-from livetalk_core.training import speech_augment as augment
-from livetalk_core.training.audio_clips import compose
-from livetalk_core.training.speech_bank import (
+from livetalk_core.training.speech import augment as augment
+from livetalk_core.training.speech.audio_clips import compose
+from livetalk_core.training.speech.bank import (
     HELD_OUT_LANGUAGES,
     HELD_OUT_VARIANTS,
     TRAINING_LANGUAGES,
@@ -23,9 +23,9 @@ from livetalk_core.training.speech_bank import (
     random_voice,
     save_bank,
 )
-from livetalk_core.training.speech_espeak import Utterance
-from livetalk_core.training.speech_text import random_text
-from livetalk_core.training.visemes import PhonemeEvent
+from livetalk_core.training.speech.espeak import Utterance
+from livetalk_core.training.speech.text import random_text
+from livetalk_core.training.speech.visemes import PhonemeEvent
 
 pytestmark = pytest.mark.unit
 

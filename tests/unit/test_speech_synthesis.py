@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from livetalk_core.errors import ConfigError, MissingDependencyError
-from livetalk_core.training import speech_espeak, speech_others
-from livetalk_core.training.audio_evaluation import correlate_at_best_lag
-from livetalk_core.training.evaluation_speech import RECORDINGS, recorded_utterances
-from livetalk_core.training.speech_alignment import align_to_recording
-from livetalk_core.training.speech_espeak import Utterance, speak_espeak
-from livetalk_core.training.speech_others import speak_festival, speak_flite
+from livetalk_core.training.embedded.audio_evaluation import correlate_at_best_lag
+from livetalk_core.training.speech import espeak as speech_espeak
+from livetalk_core.training.speech import others as speech_others
+from livetalk_core.training.speech.alignment import align_to_recording
+from livetalk_core.training.speech.espeak import Utterance, speak_espeak
+from livetalk_core.training.speech.held_out import RECORDINGS, recorded_utterances
+from livetalk_core.training.speech.others import speak_festival, speak_flite
 
 TEXT = "A sassy sea saw, a shiny shoe, so assess a see saw."
 

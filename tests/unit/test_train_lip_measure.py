@@ -10,8 +10,8 @@ import torch
 
 from livetalk_core.lip_sync import EYES, MOUTH
 from livetalk_core.lip_sync.measure import load_measure
-from livetalk_core.training.lip_measure_data import FaceSet, degraded_regions, render_faces
-from livetalk_core.training.train_lip_measure import LipMeasureConfig, errors_on, save_measures, train_region
+from livetalk_core.training.embedded.lip_measure_data import FaceSet, degraded_regions, render_faces
+from livetalk_core.training.embedded.train_lip_measure import LipMeasureConfig, errors_on, save_measures, train_region
 
 pytestmark = pytest.mark.unit
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from livetalk_core.errors import TrainingError
-from livetalk_core.training import train_stage1, train_vae
-from livetalk_core.training.clips import open_clips
-from livetalk_core.training.latent_cache import FEATURE_ROWS, LatentCache, open_cache, window_rows
-from livetalk_core.training.muon import Muon, orthogonalise
-from livetalk_core.training.run_state import (
+from livetalk_core.training.embedded import train_stage1, train_vae
+from livetalk_core.training.embedded.clips import open_clips
+from livetalk_core.training.embedded.latent_cache import FEATURE_ROWS, LatentCache, open_cache, window_rows
+from livetalk_core.training.embedded.muon import Muon, orthogonalise
+from livetalk_core.training.embedded.run_state import (
     Budget,
     MovingAverage,
     cosine,
@@ -23,7 +23,7 @@ from livetalk_core.training.run_state import (
     restore_optimizers,
     save_checkpoint,
 )
-from livetalk_core.training.stage1_batch import BatchMaker, OwnMotion, Stage1Options
+from livetalk_core.training.embedded.stage1_batch import BatchMaker, OwnMotion, Stage1Options
 
 pytestmark = pytest.mark.unit
 
@@ -193,7 +193,7 @@ def test_vae_loss_weighs_regions() -> None:
 
 
 def test_crops_come_from_the_clips() -> None:
-    from livetalk_core.training.clips import ClipStore
+    from livetalk_core.training.embedded.clips import ClipStore
 
     frames = np.full((2, 61, 128, 128, 3), 200, np.uint8)
     store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))
@@ -205,7 +205,7 @@ def test_crops_come_from_the_clips() -> None:
 
 
 def test_trainers_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from livetalk_core.training.clips import ClipStore
+    from livetalk_core.training.embedded.clips import ClipStore
 
     frames = np.random.default_rng(0).integers(0, 255, (2, 61, 128, 128, 3), dtype=np.uint8)
     store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livetalk_core.training.visemes import (
+from livetalk_core.training.speech.visemes import (
     CLOSED_OPENING,
     PhonemeEvent,
     closure_times,

@@ -1,0 +1,1 @@
+"""Drawn people: identities, faces that speak, and how they move."""

@@ -1,0 +1,166 @@
+"""Latents and audio features of the clips, computed once so that stage 1 never touches pixels or sound.
+
+One safetensors shard holds 100 clips; shards that exist are kept, so an interrupted run continues. Under torchrun the
+ranks share the shards between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Wav2Vec2Model
+
+from ...config import ChunkGeometry
+from ...errors import TrainingError
+from ...models.vae import WanVideoVAE
+from ...models.wav2vec2 import audio_features, normalise
+from .clips import CHUNKS, ClipStore, open_clips
+from .run_state import join_ranks, logger
+
+SHARD_CLIPS = 100
+_GEOMETRY = ChunkGeometry()
+CONTEXT = 2
+_STARTS = tuple(k * _GEOMETRY.slice_frames for k in range(CHUNKS))
+FEATURE_ROWS = _GEOMETRY.frames + CONTEXT
+"""Newest rows of the audio window that the windows of a chunk read (the right end is clamped)."""
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """Cached conditioning and targets of N clips, un-normalised latents in bfloat16.
+
+    Attributes:
+        chunks: [N,2,16,T,h,w], each chunk encoded afresh as inference does.
+        references: [N,16,T,h,w], the reference followed by mid-grey frames.
+        features: [N,2,35,layers,channels].
+        pictures: uint8 [N,H,W,3].
+    """
+
+    chunks: Tensor
+    references: Tensor
+    features: Tensor
+    pictures: Tensor
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every latent channel, float32 [16]."""
+        sample = self.chunks[:: max(1, len(self) // 400)].float()
+        return sample.mean((0, 1, 3, 4, 5)), sample.std((0, 1, 3, 4, 5))
+
+
+def window_rows() -> Tensor:
+    """Rows [33,5] of `features` behind the windows of a chunk's frames."""
+    offsets = torch.arange(_GEOMETRY.frames)[:, None] + torch.arange(2 * CONTEXT + 1)
+    return offsets.clamp(max=FEATURE_ROWS - 1)
+
+
+def as_video(frames: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
+    """uint8 [B,F,H,W,3] -> [B,3,F,H,W] in [-1,1]."""
+    video = torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3)
+    return video.to(dtype).div_(127.5).sub_(1)
+
+
+@torch.inference_mode()
+def encode_frames(vae: WanVideoVAE, clips: ClipStore, first: int, last: int) -> dict[str, Tensor]:
+    """`chunks`, `references` and `pictures` of clips first..last-1."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in ("chunks", "references", "pictures")}
+    frames = _GEOMETRY.frames
+    for clip in range(first, last):
+        video = as_video(clips.frames[clip : clip + 1], torch.bfloat16)
+        picture = as_video(clips.references[clip : clip + 1, None], torch.bfloat16)
+        padded = torch.nn.functional.pad(picture, (0, 0, 0, 0, 0, frames - 1))
+        rows["chunks"].append(torch.cat([_mean(vae, video[:, :, s : s + frames]) for s in _STARTS]))
+        rows["references"].append(_mean(vae, padded)[0])
+        rows["pictures"].append(torch.from_numpy(clips.references[clip].copy()))
+    return {name: torch.stack(values).contiguous() for name, values in rows.items()}
+
+
+@torch.inference_mode()
+def encode_sound(audio: Wav2Vec2Model, clips: ClipStore, first: int, last: int) -> dict[str, Tensor]:
+    """`features` of clips first..last-1."""
+    rows = [_features(audio, clips.samples[clip]) for clip in range(first, last)]
+    return {"features": torch.stack(rows).contiguous()}
+
+
+def _mean(vae: WanVideoVAE, video: Tensor) -> Tensor:
+    return vae.moments(video).chunk(2, dim=1)[0].bfloat16()
+
+
+def _features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor:
+    per_frame, length = _GEOMETRY.samples_per_frame, _GEOMETRY.window_samples
+    windows = np.stack([samples[s * per_frame : s * per_frame + length] for s in _STARTS]).astype(np.float32)
+    features = audio_features(audio, normalise(torch.from_numpy(windows)), _GEOMETRY.window_frames)
+    return features[:, -FEATURE_ROWS:].bfloat16()
+
+
+def write_shards(out: Path, kind: str, count: int, encode: Callable[[int, int], dict[str, Tensor]]) -> None:
+    """Write this rank's share of the shards `kind`_*.safetensors over `count` clips."""
+    rank, world = join_ranks()
+    out.mkdir(parents=True, exist_ok=True)
+    for first in range(rank * SHARD_CLIPS, count, world * SHARD_CLIPS):
+        path = out / f"{kind}_{first:06d}.safetensors"
+        if path.exists():
+            continue
+        part = path.with_suffix(".part")
+        save_file(encode(first, min(first + SHARD_CLIPS, count)), part)
+        part.replace(path)
+        logger.info("%s of clips from %d", kind, first)
+
+
+def build_cache(clips: ClipStore, out: Path, vae_folder: Path | None, audio_folder: Path | None) -> None:
+    """Encode the frames of all clips, or their sound, or both."""
+    if vae_folder is not None:
+        vae = WanVideoVAE(AutoencoderKLWan.from_pretrained(vae_folder).to(torch.bfloat16).eval())
+        write_shards(out, "frames", len(clips), lambda first, last: encode_frames(vae, clips, first, last))
+    if audio_folder is not None:
+        audio = Wav2Vec2Model.from_pretrained(audio_folder, attn_implementation="sdpa").float().eval()
+        write_shards(out, "sound", len(clips), lambda first, last: encode_sound(audio, clips, first, last))
+
+
+def open_cache(folder: Path) -> LatentCache:
+    """Load all shards of a folder into memory.
+
+    Raises:
+        TrainingError: frames or sound are missing, or do not cover the same clips.
+    """
+    merged: dict[str, Tensor] = {}
+    for kind in ("frames", "sound"):
+        shards = [load_file(path) for path in sorted(folder.glob(f"{kind}_*.safetensors"))]
+        if not shards:
+            raise TrainingError(f"{folder} holds no encoded {kind}.", "Run training.embedded.latent_cache first.")
+        merged |= {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    counts = {name: len(tensor) for name, tensor in merged.items()}
+    if len(set(counts.values())) > 1:
+        raise TrainingError(f"{folder} is incomplete: {counts}.", "Run training.embedded.latent_cache again.")
+    return LatentCache(**merged)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, help="VAE folder; without it no frames are encoded")
+    parser.add_argument("--audio", type=Path, help="audio encoder folder; without it no sound is encoded")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    torch.set_num_threads(1)
+    build_cache(open_clips(options.clips), options.out, options.vae, options.audio)
+
+
+if __name__ == "__main__":
+    main()

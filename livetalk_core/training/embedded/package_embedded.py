@@ -1,0 +1,77 @@
+"""Put the trained parts together as the model folder that ships with LiveTalk.
+
+`python -m livetalk_core.training.embedded.package_embedded --stage1 DIR --vae DIR --audio DIR [--out DIR]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan
+from transformers import CLIPVisionModel, Wav2Vec2Model
+
+from ...config import CorrectionConfig
+from ...errors import TrainingError
+from ...loading.layout import EMBEDDED_FOLDER
+from ...loading.save import save_model
+from ...models.bundle import ModelDefaults
+from ...models.transformer import LiveTalkTransformer3DModel
+from .clips import SIZE
+
+MAX_BYTES = 16_000_000
+ABOUT = (
+    "Trained by livetalk_core.training on people drawn and speech synthesised by the same package; "
+    "docs/embedded-model.md has the recipe."
+)
+
+
+def package(stage1: Path, vae_folder: Path, audio: Path, out: Path, color_strength: float) -> int:
+    """Write the model folder in half precision; returns its size in bytes.
+
+    Raises:
+        TrainingError: a part is missing, or the folder is larger than what may ship.
+    """
+    for part in (stage1 / "transformer", stage1 / "image_encoder", stage1 / "vae", vae_folder, audio):
+        if not (part / "config.json").is_file():
+            raise TrainingError(f"{part} holds no trained part (config.json is missing).", "Run its training first.")
+    vae = AutoencoderKLWan.from_pretrained(vae_folder)
+    # Stage 1 normalised the latents by the statistics of its own cache.
+    statistics = json.loads((stage1 / "vae" / "config.json").read_text())
+    vae.register_to_config(latents_mean=statistics["latents_mean"], latents_std=statistics["latents_std"])
+    save_model(
+        out,
+        transformer=LiveTalkTransformer3DModel.from_pretrained(stage1 / "transformer"),
+        vae=vae,
+        audio_encoder=Wav2Vec2Model.from_pretrained(audio).float(),
+        audio_normalise=True,
+        image_encoder=CLIPVisionModel.from_pretrained(stage1 / "image_encoder"),
+        defaults=ModelDefaults(width=SIZE, height=SIZE, correction=CorrectionConfig(color_strength=color_strength)),
+        name="LiveTalk embedded",
+        license="Apache-2.0",
+        about=ABOUT,
+        dtype=torch.float16,
+        overwrite=True,
+    )
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if size > MAX_BYTES:
+        raise TrainingError(f"{out} has {size} bytes.", f"The embedded model may have {MAX_BYTES}.")
+    return size
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage1", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=EMBEDDED_FOLDER)
+    parser.add_argument("--color-strength", type=float, default=1.0)
+    options = parser.parse_args(arguments)
+    package(options.stage1, options.vae, options.audio, options.out, options.color_strength)
+
+
+if __name__ == "__main__":
+    main()

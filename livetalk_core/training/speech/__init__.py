@@ -1,0 +1,1 @@
+"""Synthetic speech with exact phoneme times, and the mouth shapes that belong to it."""
