@@ -10,7 +10,7 @@ import msgspec
 
 from .. import __version__
 from ..config import StreamConfig
-from ..errors import AudioError, DaemonUnavailableError, ImageError, LiveTalkError
+from ..errors import AudioError, ConfigError, DaemonUnavailableError, ImageError, LiveTalkError, StateError
 from .calls import Calls
 from .daemon_config import DaemonConfig
 from .messages import (
@@ -31,7 +31,7 @@ from .messages import (
     Welcome,
 )
 from .remote_stream import ANSWER_SECONDS, RemoteChunk, RemoteStream, as_bytes
-from .wire import MAX_BLOB
+from .wire import MAX_BLOB, MAX_STATE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -115,38 +115,58 @@ class Client:
         assert isinstance(call.answer, AudioEncoded)
         return call.answer
 
-    def open_stream(self, config: StreamConfig, picture: bytes, *, clip: int = 0) -> RemoteStream:
+    def open_stream(
+        self, config: StreamConfig, picture: bytes, *, clip: int = 0, state: bytes = b"", want_state: bool = False,
+        extras: bytes = b"",
+    ) -> RemoteStream:  # fmt: skip
         """Open a stream; loads the model first if that is not done.
 
         Args:
             config: Settings.
             picture: The reference picture as the bytes of its file (PNG, JPEG ...).
             clip: Number of an encoded clip, in mode "whole".
+            state: `RemoteChunk.state` (or the bytes of `engine.StreamState`) after which to go on; the sound that
+                the stream has heard (`RemoteStream.samples`) is not pushed again.
+            want_state: Hand out the state after every chunk.
+            extras: Features in place of the prompt's or the picture's own, from `extras.pack_extras`.
 
         Raises:
-            LiveTalkError: ConfigError, ImageError ... as the engine raises them.
+            LiveTalkError: ConfigError, ImageError, StateError ... as the engine raises them.
         """
         if len(picture) > MAX_BLOB:
             raise ImageError(f"The picture's file has {len(picture)} bytes, at most {MAX_BLOB} are taken.",
                              "Save it smaller, or as JPEG.")  # fmt: skip
-        call = self._calls.ask(self._patience, OpenStream, msgspec.json.encode(config), picture, clip)
+        if len(state) > MAX_STATE:
+            raise StateError(f"The state has {len(state)} bytes, at most {MAX_STATE} are taken.",
+                             "Give what a chunk of a stream came with.")  # fmt: skip
+        if len(extras) > MAX_BLOB:
+            raise ConfigError(f"The features have {len(extras)} bytes, at most {MAX_BLOB} are taken.",
+                              "Use half precision, or fewer rows.", setting="extras")  # fmt: skip
+        call = self._calls.ask(
+            self._patience, OpenStream, msgspec.json.encode(config), picture, clip, state, want_state, extras
+        )
         assert isinstance(call.answer, StreamOpened)
         return RemoteStream(self._calls, call.answer, call.descriptors[0])
 
     def decode_latents(
-        self, latents: int, shape: tuple[int, ...], *, frames: int, height: int, width: int, tiled: bool = False
-    ) -> RemoteStream:
-        """Decode normalised float32 latents [B,C,T,h,w]; the pieces come as the stream's chunks.
+        self, latents: int, shape: tuple[int, ...], *, frames: int, height: int, width: int, tiled: bool = False,
+        normalised: bool = True,
+    ) -> RemoteStream:  # fmt: skip
+        """Decode float32 latents [B,C,T,h,w]; the pieces come as the stream's chunks, one video after the other.
 
         Args:
             latents: Descriptor of a sealed memfd that holds exactly them; stays the caller's.
             shape: Their shape.
-            frames, height, width: Most frames per piece, and the size of the decoded pictures.
-            tiled: Decode approximately, in tiles.
+            frames, height, width: Most frames per piece (4 for one latent frame at a time, 16 is quick), and the size
+                of the decoded pictures.
+            tiled: Decode approximately, in tiles that overlap.
+            normalised: Whether they are without the VAE's mean and deviation, like this model's own; those of other
+                programs' graphs usually are not.
         """
         call = self._calls.ask(
-            self._patience, DecodeLatents, list(shape), frames, height, width, tiled, descriptors=[latents]
-        )
+            self._patience, DecodeLatents, list(shape), frames, height, width, tiled, normalised,
+            descriptors=[latents],
+        )  # fmt: skip
         assert isinstance(call.answer, StreamOpened)
         return RemoteStream(self._calls, call.answer, call.descriptors[0])
 

@@ -8,11 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from ..errors import ProtocolError
-from .wire import SCHEMA_VERSION
+from .wire import MAX_BLOB, MAX_STATE, SCHEMA_VERSION
 
 MAGIC = b"LVTK"
 HEADER = struct.Struct("<4sBBHI")  # magic, schema, descriptors that come along, zero, body length
-MAX_BODY = 16 * 2**20
+MAX_BODY = 2 * MAX_BLOB + MAX_STATE + 2**18  # a stream opened with picture, features and state
 MAX_DESCRIPTORS = 2
 
 T = TypeVar("T")

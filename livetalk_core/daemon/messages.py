@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .wire import SCHEMA_VERSION, Blob, ErrorInfo, Id, Message, Name, Numbers, Small, Text
+from .wire import SCHEMA_VERSION, Blob, ErrorInfo, Id, Message, Name, Numbers, Small, State, Text
 
 Slots = Annotated[list[Small], msgspec.Meta(max_length=64)]
 Shape = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=65_536)]], msgspec.Meta(min_length=5, max_length=5)]
@@ -36,12 +36,19 @@ class EncodeAudio(Message, frozen=True):
 
 
 class OpenStream(Message, frozen=True):
-    """Open a stream: settings as JSON, the picture as the bytes of its file; answered by StreamOpened."""
+    """Open a stream: settings as JSON, the picture as the bytes of its file; answered by StreamOpened.
+
+    `state` continues an earlier stream, `want_state` sends the state along with every chunk, `extras` are
+    features in place of the prompt's or the picture's (see `extras`).
+    """
 
     request: Id
     config: Blob
     picture: Blob
     clip: Id = 0
+    state: State = b""
+    want_state: bool = False
+    extras: Blob = b""
 
 
 class PushAudio(Message, frozen=True):
@@ -78,7 +85,11 @@ class CloseStream(Message, frozen=True):
 
 
 class DecodeLatents(Message, frozen=True):
-    """Decode float32 latents [B,C,T,h,w] from the descriptor that comes along; answered by StreamOpened."""
+    """Decode float32 latents [B,C,T,h,w] from the descriptor that comes along; answered by StreamOpened.
+
+    `normalised` latents have the VAE's mean and deviation taken out, as this model's own; others are the VAE's plain
+    output. `tiled` decodes approximately.
+    """
 
     request: Id
     shape: Shape
@@ -86,6 +97,7 @@ class DecodeLatents(Message, frozen=True):
     height: Small
     width: Small
     tiled: bool = False
+    normalised: bool = True
 
 
 class Stats(Message, frozen=True):
@@ -147,13 +159,18 @@ class AudioEncoded(Message, frozen=True):
 
 
 class StreamOpened(Message, frozen=True):
-    """Answer to OpenStream and DecodeLatents; the ring's descriptor comes along."""
+    """Answer to OpenStream and DecodeLatents; the ring's descriptor comes along.
+
+    `chunk` and `samples`: where the stream stands, which is not its beginning if it continues from a state.
+    """
 
     request: Id
     stream: Id
     epoch: Small
     slots: Small
     slot_bytes: Id
+    chunk: Small = 0
+    samples: Id = 0
 
 
 class AudioAccepted(Message, frozen=True):
@@ -165,7 +182,7 @@ class AudioAccepted(Message, frozen=True):
 
 
 class ChunkReady(Message, frozen=True):
-    """Frames uint8 [frames,height,width,3] lie in a slot of the ring."""
+    """Frames uint8 [frames,height,width,3] lie in a slot of the ring; `state` only for a stream that wants it."""
 
     request: Id
     stream: Id
@@ -178,6 +195,7 @@ class ChunkReady(Message, frozen=True):
     width: Small
     timings: Numbers = msgspec.field(default_factory=dict)
     stats: Numbers = msgspec.field(default_factory=dict)
+    state: State = b""
 
 
 class StreamEnded(Message, frozen=True):

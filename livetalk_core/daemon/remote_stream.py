@@ -34,6 +34,7 @@ class RemoteChunk:
         first_frame: Number of its first frame within the stream.
         frames: uint8 [F,H,W,3], read only. Shared memory that is reused when nothing refers to it any more.
         timings, stats: As the engine measured them.
+        state: From which the stream continues after this chunk; b"" unless it was opened with `want_state`.
     """
 
     index: int
@@ -41,10 +42,15 @@ class RemoteChunk:
     frames: NDArray[np.uint8]
     timings: dict[str, float]
     stats: dict[str, float]
+    state: bytes = b""
 
 
 class RemoteStream:
     """One stream of a daemon; every method can be called from any thread.
+
+    Attributes:
+        number: The daemon's number for it.
+        chunk, samples: Where it stood when it was opened: the next chunk and the sound heard before it.
 
     Args:
         calls: The connection.
@@ -53,7 +59,7 @@ class RemoteStream:
     """
 
     def __init__(self, calls: Calls, opened: StreamOpened, ring: int) -> None:
-        self.number = opened.stream
+        self.number, self.chunk, self.samples = opened.stream, opened.chunk, opened.samples
         self._calls = calls
         try:
             self._ring = FrameRing(ring, opened.slots, opened.slot_bytes, writable=False)
@@ -181,7 +187,7 @@ class RemoteStream:
             frames = view.copy()
             frames.flags.writeable = False
             self._released.append(ready.slot)
-        return RemoteChunk(ready.chunk, header.first_frame, frames, ready.timings, ready.stats)
+        return RemoteChunk(ready.chunk, header.first_frame, frames, ready.timings, ready.stats, ready.state)
 
 
 def _owner(view: Any) -> Any:

@@ -16,7 +16,7 @@ from .daemon_config import DaemonConfig
 from .engine_group import EngineGroup
 from .frame_ring import create_ring, require_sealed, stride
 from .scheduler import Clip, Outbox, Scheduler
-from .streams import StreamRecord
+from .streams import Position, StreamRecord
 from .wire import to_info
 
 MAX_STREAMS = 64
@@ -99,7 +99,8 @@ class Requests:
                               "Encode the sound first.", setting="audio.mode")  # fmt: skip
         slot_bytes = config.geometry.frames * config.width * config.height * 3
         self._admit(client, message.request, slot_bytes, config=config, config_json=message.config,
-                    picture=message.picture, clip=message.clip)  # fmt: skip
+                    picture=message.picture, clip=message.clip, position=Position(state=message.state),
+                    want_state=message.want_state, extras=message.extras)  # fmt: skip
 
     def _decode(self, client: int, message: m.DecodeLatents, descriptors: list[int]) -> None:
         size = _FLOAT32
@@ -110,7 +111,8 @@ class Requests:
         require_sealed(descriptors[0], size)
         slot_bytes = message.frames * message.height * message.width * 3
         self._admit(client, message.request, slot_bytes, config=None, config_json=b"", picture=b"", clip=0,
-                    latents=os.dup(descriptors[0]), shape=tuple(message.shape), tiled=message.tiled)  # fmt: skip
+                    latents=os.dup(descriptors[0]), shape=tuple(message.shape), tiled=message.tiled,
+                    normalised=message.normalised)  # fmt: skip
 
     def _admit(self, client: int, request: int, slot_bytes: int, **fields: Any) -> None:
         """Make the record of a stream; it is answered when all ranks have opened it."""

@@ -26,6 +26,7 @@ from .worker_messages import (
     ForgetClip,
     Open,
     OpenDecode,
+    Opened,
     Restore,
     Run,
 )
@@ -167,8 +168,8 @@ class Scheduler:
             self._ran(record, command, outcomes)
         elif isinstance(command, Restore):
             record.stale = command.state != record.position.state
-        else:
-            self._opened(record)
+        elif isinstance(first, Opened):
+            self._opened(record, first)
 
     def task_failed(self, task: Task, error: LiveTalkError, *, blame: bool) -> None:
         """See `GroupListener`."""
@@ -233,19 +234,21 @@ class Scheduler:
         ranks = range(self._config.world_size)
         record.stale = False
         if record.latents >= 0:
-            command = OpenDecode(number, list(record.shape), record.tiled, slots, size)
+            command = OpenDecode(number, list(record.shape), record.tiled, slots, size, record.normalised)
             given = {rank: [record.latents, record.ring][: 1 if rank else 2] for rank in ranks}
             return Task(command, number, record.position.chunk, given)
         state = record.position.state
-        opening = Open(number, record.config_json, record.picture, record.clip, state, slots, size)
+        opening = Open(number, record.config_json, record.picture, record.clip, state, slots, size, record.extras)
         return Task(opening, number, record.position.chunk, {0: [record.ring]})
 
-    def _opened(self, record: StreamRecord) -> None:
+    def _opened(self, record: StreamRecord, opened: Opened) -> None:
         record.resident, record.opened = self.group.generation, True
         if record.open_request is not None:
+            record.stand(opened.chunk, opened.samples, opened.ended)
             request, record.open_request = record.open_request, None
             descriptor = read_only(record.ring)
-            answer = StreamOpened(request, record.number, record.epoch, record.slots, record.slot_bytes)
+            answer = StreamOpened(request, record.number, record.epoch, record.slots, record.slot_bytes,
+                                  opened.chunk, opened.samples)  # fmt: skip
             self._outbox.send(record.client, answer, [descriptor])
             os.close(descriptor)
 

@@ -89,6 +89,7 @@ class StreamRecord:
         asked: The client's request for a chunk that is not answered yet.
         blocked_since: When compute began to wait for the reader.
         latents: Descriptor of latents, for a decoding in place of a stream.
+        want_state: Whether the client is sent the state with every chunk.
     """
 
     number: int
@@ -103,6 +104,9 @@ class StreamRecord:
     latents: int = -1
     shape: tuple[int, ...] = ()
     tiled: bool = False
+    normalised: bool = True
+    want_state: bool = False
+    extras: bytes = b""
     epoch: int = 0
     position: Position = Position()
     delivered: Position = Position()
@@ -137,6 +141,10 @@ class StreamRecord:
         assert self.config is not None
         return self.sound.cut(self.position.chunk, self.position.samples, self.config.geometry)
 
+    def stand(self, chunk: int, samples: int, ended: bool) -> None:
+        """The ranks have opened the stream and say where the client's state has it stand."""
+        self.position = self.delivered = Position(chunk, samples, self.position.state, ended)
+
     def begin(self, sound: bytes) -> Run:
         """The command that makes the next chunk."""
         self.busy_slot = min(self.free)
@@ -151,7 +159,7 @@ class StreamRecord:
         self.position = Position(done.chunk + 1, self.position.samples + used, done.state, done.final)
         ready = ChunkReady(
             0, self.number, self.epoch, done.chunk, self.busy_slot, done.first_frame,
-            done.frames, done.height, done.width, done.timings, done.stats,
+            done.frames, done.height, done.width, done.timings, done.stats, done.state if self.want_state else b"",
         )  # fmt: skip
         self.waiting.append(Committed(ready, self.position))
         self.running, self.busy_slot = None, -1

@@ -11,9 +11,10 @@ import msgspec
 
 from ..errors import ERROR_CODES, LiveTalkError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_TEXT = 20_000
 MAX_BLOB = 12 * 2**20
+MAX_STATE = 8 * 2**20
 _TOKEN = re.compile(r"\b[0-9a-fA-F]{64}\b")
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -21,6 +22,7 @@ Small = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Blob = Annotated[bytes, msgspec.Meta(max_length=MAX_BLOB)]
+State = Annotated[bytes, msgspec.Meta(max_length=MAX_STATE)]
 Scalar = str | int | float | bool | None
 Numbers = Annotated[dict[Name, float], msgspec.Meta(max_length=64)]
 

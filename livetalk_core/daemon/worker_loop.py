@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..config import decode_config
-from ..errors import LiveTalkError
+from ..errors import LiveTalkError, ParallelError
 from .connection import close_all
 from .daemon_config import WorkerConfig
 from .frame_ring import FrameRing
@@ -59,6 +59,14 @@ class Result:
     stats: dict[str, float] | None = None
 
 
+class Standing(NamedTuple):
+    """Where a stream stands: its next chunk, the samples heard before it, whether it is over."""
+
+    chunk: int = 0
+    samples: int = 0
+    ended: bool = False
+
+
 class Line(Protocol):
     """What a rank needs of `WorkerLink`; ranks on other hosts get their commands from rank 0 in this form."""
 
@@ -87,7 +95,11 @@ class Line(Protocol):
 
 
 class RankEngine(Protocol):
-    """One rank's engine. LiveTalkError from any method means: not carried out, but still usable."""
+    """One rank's engine.
+
+    LiveTalkError from any method means: not carried out, but still usable; ParallelError: the ranks are not one
+    engine any more.
+    """
 
     def load(self) -> ModelInfo:
         """Load the model."""
@@ -95,13 +107,13 @@ class RankEngine(Protocol):
     def encode(self, command: Encode) -> int:
         """Encode a clip and keep it; returns its video frames."""
 
-    def open(self, command: Open) -> None:
+    def open(self, command: Open) -> Standing:
         """Open a stream."""
 
     def open_decode(self, command: OpenDecode, latents: int) -> None:
         """Open a decoding of the latents in a descriptor, which is the engine's to close."""
 
-    def restore(self, command: Restore) -> None:
+    def restore(self, command: Restore) -> Standing:
         """Put a stream back to a state; b"" is its beginning."""
 
     def run(self, context: RunContext) -> Result:
@@ -199,7 +211,7 @@ class WorkerLoop:
             self._link.answer(ChunkCancelled(stream, command.epoch, chunk, stopped.step))
         except LiveTalkError as error:
             self._link.progress("idle", stream, chunk)
-            self._link.fail(to_info(error), fatal=False, stream=stream, chunk=chunk)
+            self._link.fail(to_info(error), fatal=isinstance(error, ParallelError), stream=stream, chunk=chunk)
         except Exception as error:
             # Whatever this was, the process and its device may be in any state: it is replaced.
             text = redact("".join(traceback.format_exception(error)))
@@ -224,14 +236,13 @@ class WorkerLoop:
     def _open(self, command: Open, descriptors: list[int]) -> None:
         self._link.progress("opening", command.stream)
         self._attach(command, descriptors)
-        self._engine.open(command)
-        self._opened(command.stream)
+        self._opened(command.stream, self._engine.open(command))
 
     def _open_decode(self, command: OpenDecode, descriptors: list[int]) -> None:
         self._link.progress("opening", command.stream)
         self._attach(command, descriptors[1:])
         self._engine.open_decode(command, descriptors.pop(0))
-        self._opened(command.stream)
+        self._opened(command.stream, Standing())
 
     def _attach(self, command: Open | OpenDecode, descriptors: list[int]) -> None:
         if descriptors:
@@ -240,12 +251,11 @@ class WorkerLoop:
 
     def _restore(self, command: Restore, descriptors: list[int]) -> None:
         self._link.progress("opening", command.stream)
-        self._engine.restore(command)
-        self._opened(command.stream)
+        self._opened(command.stream, self._engine.restore(command))
 
-    def _opened(self, stream: int) -> None:
+    def _opened(self, stream: int, standing: Standing) -> None:
         self._link.progress("idle", completed=True)
-        self._link.answer(Opened(stream))
+        self._link.answer(Opened(stream, *standing))
 
     def _run(self, command: Run, descriptors: list[int]) -> None:
         context = RunContext(self._link, command, self._rings.get(command.stream))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from .messages import ModelInfo, Shape
-from .wire import SCHEMA_VERSION, Blob, ErrorInfo, Id, Message, Name, Numbers, Small
+from .wire import SCHEMA_VERSION, Blob, ErrorInfo, Id, Message, Name, Numbers, Small, State
 
-MAX_STATE = 8 * 2**20
-State = Annotated[bytes, msgspec.Meta(max_length=MAX_STATE)]
 Phase = Literal["starting", "loading", "compiling", "idle", "opening", "encoding", "audio", "step", "decode", "finish"]
 
 
@@ -39,6 +37,7 @@ class Open(Message, frozen=True):
     state: State
     slots: Small
     slot_bytes: Id
+    extras: Blob = b""
 
 
 class OpenDecode(Message, frozen=True):
@@ -53,6 +52,7 @@ class OpenDecode(Message, frozen=True):
     tiled: bool
     slots: Small
     slot_bytes: Id
+    normalised: bool = True
 
 
 class Run(Message, frozen=True):
@@ -131,9 +131,12 @@ class Encoded(Message, frozen=True):
 
 
 class Opened(Message, frozen=True):
-    """Answer to Open, OpenDecode and Restore."""
+    """Answer to Open, OpenDecode and Restore: where the stream stands. `ended`: no chunk follows."""
 
     stream: Id
+    chunk: Small = 0
+    samples: Id = 0
+    ended: bool = False
 
 
 class ChunkDone(Message, frozen=True):

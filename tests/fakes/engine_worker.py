@@ -16,7 +16,7 @@ from livetalk_core.chunking import total_frames
 from livetalk_core.config import StreamConfig, decode_config
 from livetalk_core.daemon.messages import ModelInfo
 from livetalk_core.daemon.worker_link import WorkerLink
-from livetalk_core.daemon.worker_loop import Result, RunContext, WorkerLoop, read_worker_config
+from livetalk_core.daemon.worker_loop import Result, RunContext, Standing, WorkerLoop, read_worker_config
 from livetalk_core.daemon.worker_messages import Encode, Open, OpenDecode, Restore
 from livetalk_core.errors import CheckpointError, ImageError
 
@@ -49,6 +49,11 @@ class FakeStream:
         """Continue from a state; b"" is the beginning."""
         fields = json.loads(state.rstrip(b" ")) if state else {"chunk": 0, "samples": 0, "heard": ""}
         self.chunk, self.samples, self.heard = fields["chunk"], fields["samples"], fields["heard"]
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands."""
+        return Standing(self.chunk, self.samples)
 
     def to_bytes(self, size: int) -> bytes:
         """The state, padded to a size."""
@@ -84,11 +89,12 @@ class FakeEngine:
         self.clips[command.clip] = total_frames(len(command.samples) // 4, config.geometry)
         return self.clips[command.clip]
 
-    def open(self, command: Open) -> None:
+    def open(self, command: Open) -> Standing:
         if command.picture == b"not a picture":
             raise ImageError("The picture cannot be read.", "Give a PNG.")
         config = decode_config(StreamConfig, command.config, "settings")
         self.streams[command.stream] = FakeStream(config, command.state, command.clip)
+        return self.streams[command.stream].standing
 
     def open_decode(self, command: OpenDecode, latents: int) -> None:
         import os
@@ -97,8 +103,9 @@ class FakeEngine:
         os.close(latents)
         self.decodings[command.stream] = tuple(command.shape)
 
-    def restore(self, command: Restore) -> None:
+    def restore(self, command: Restore) -> Standing:
         self.streams[command.stream].restore(command.state)
+        return self.streams[command.stream].standing
 
     def run(self, context: RunContext) -> Result:
         command = context.command

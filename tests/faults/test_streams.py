@@ -15,7 +15,7 @@ from livetalk_core.config import AudioConfig
 from livetalk_core.daemon.client import Client, RemoteStream
 from livetalk_core.daemon.daemon_config import Deadlines
 from livetalk_core.daemon.messages import Progress
-from livetalk_core.errors import AudioError, ConfigError, DeadlineError, ImageError, StreamDroppedError
+from livetalk_core.errors import AudioError, ConfigError, DeadlineError, ImageError, StateError, StreamDroppedError
 
 pytestmark = pytest.mark.faults
 
@@ -83,6 +83,30 @@ def test_undelivered_chunks_are_dropped_and_the_stream_continues_after_the_last_
         stream.push_audio(second[SLICE:], final=True)
         _read(stream, second, 2, first=1)
         assert stream.next_chunk(10) is None
+
+
+def test_stream_continues_from_the_state_that_came_with_a_chunk(tmp_path: Path) -> None:
+    samples = sound(5)
+    with running(daemon_config(tmp_path, fail_at("kill", 0, chunk=3, step=1))) as client:
+        with client.open_stream(CONFIG, b"picture", want_state=True) as stream:
+            stream.push_audio(samples)
+            states = [stream.next_chunk(30).state for _ in range(2)]
+            assert (stream.chunk, stream.samples) == (0, 0) and all(states)
+        with client.open_stream(CONFIG, b"picture", state=states[1]) as stream:
+            assert (stream.chunk, stream.samples) == (2, 2 * SLICE)
+            stream.push_audio(samples[2 * SLICE : 4 * SLICE])
+            _read(stream, samples, 1, first=2)
+            stream.cancel()  # a cancel goes back to what was read, not to the beginning
+            stream.push_audio(samples[3 * SLICE :], final=True)
+            _read(stream, samples, 2, first=3)
+            assert stream.next_chunk(5) is None
+        with client.open_stream(CONFIG, b"picture", state=states[0]) as stream:
+            stream.cancel()
+            stream.push_audio(samples[SLICE : 2 * SLICE], final=True)
+            chunk = stream.next_chunk(30)
+            assert chunk.index == 1 and chunk.state == b""
+        with pytest.raises(StateError, match="at most"):
+            client.open_stream(CONFIG, b"picture", state=bytes(9 * 2**20))
 
 
 def test_late_chunk_is_not_lost_and_answers_nobody_else(tmp_path: Path) -> None:

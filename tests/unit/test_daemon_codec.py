@@ -11,7 +11,7 @@ import pytest
 from livetalk_core import errors
 from livetalk_core.daemon.codec import HEADER, MAX_BODY, BodyDecoder, FrameBuffer, encode
 from livetalk_core.daemon.messages import ChunkReady, Hello, PushAudio, Request, ToClient
-from livetalk_core.daemon.wire import redact, to_error, to_info
+from livetalk_core.daemon.wire import SCHEMA_VERSION, redact, to_error, to_info
 from livetalk_core.errors import ERROR_CODES, DeviceError, LiveTalkError, ProtocolError
 
 pytestmark = pytest.mark.unit
@@ -39,7 +39,7 @@ def test_other_schema_is_named() -> None:
     data[4] += 1
     buffer = FrameBuffer()
     buffer.feed(bytes(data))
-    with pytest.raises(ProtocolError, match="speaks schema 2, this program 1"):
+    with pytest.raises(ProtocolError, match=f"speaks schema {SCHEMA_VERSION + 1}, this program {SCHEMA_VERSION}"):
         buffer.next()
 
 
