@@ -121,6 +121,7 @@ def sample(
     mask: Tensor,
     draw: Draw,
     observe: StepObserver | None = None,
+    before: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Run the few-step sampler.
 
@@ -132,6 +133,7 @@ def sample(
         mask: Which latent frames are known, bool [T].
         draw: Noise added after step i-1, by number i.
         observe: Sees every step.
+        before: Called with the number of the step that would begin; may raise to leave.
 
     Returns:
         Clean latents, float32 [B,C,T,h,w].
@@ -139,6 +141,8 @@ def sample(
     latents = paste_motion(initial, motion, mask)
     last = len(levels) - 2
     for step in range(last + 1):
+        if before is not None:
+            before(step)
         predicted = velocity(latents, levels[step : step + 1])
         if observe is not None:
             observe(step, latents, predicted)

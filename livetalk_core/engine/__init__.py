@@ -6,7 +6,7 @@ from .condition_image import size_for_picture
 from .constants import EncodedClip, StreamConstants
 from .drive import drive, generate
 from .state import StreamIdentity, StreamState
-from .step import Chunk, step
+from .step import Chunk, FrameTarget, Progress, step
 from .stream import MAX_WHOLE_SECONDS, Engine, Stream
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "Chunk",
     "EncodedClip",
     "Engine",
+    "FrameTarget",
+    "Progress",
     "Stream",
     "StreamConstants",
     "StreamIdentity",

@@ -13,7 +13,7 @@ from ..chunking import total_frames
 from ..config import ChunkGeometry, StreamConfig
 from ..errors import AudioError, ConfigError
 from .state import StreamState
-from .step import Chunk
+from .step import Chunk, Progress
 from .stream import MAX_WHOLE_SECONDS, Engine, Stream
 
 Blocks = Iterable[NDArray[np.floating]]
@@ -27,6 +27,7 @@ def generate(
     *,
     max_seconds: float | None = None,
     state: StreamState | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Chunk]:
     """Video for a sound, chunk by chunk: as many frames as the sound has, at constant memory in stream mode.
 
@@ -37,13 +38,14 @@ def generate(
         blocks: Sound from its beginning, in blocks of any size; read as far as needed.
         max_seconds: Use only the beginning of the sound.
         state: Continue from here; the sound that it has heard is skipped.
+        progress: Is told where each chunk is, and may leave it by raising.
 
     Raises:
         AudioError: no sound, or sound that cannot be used.
         ConfigError, ImageError, StateError, NumericalError: see `Engine.open_stream` and `Stream.step`.
     """
     stream = open_for(engine, config, picture, blocks, max_seconds=max_seconds, state=state)
-    yield from drive(stream, blocks, max_seconds=max_seconds)
+    yield from drive(stream, blocks, max_seconds=max_seconds, progress=progress)
 
 
 def open_for(
@@ -63,7 +65,9 @@ def open_for(
     return engine.open_stream(config, picture, clip=clip, state=state)
 
 
-def drive(stream: Stream, blocks: Blocks, *, max_seconds: float | None = None) -> Iterator[Chunk]:
+def drive(
+    stream: Stream, blocks: Blocks, *, max_seconds: float | None = None, progress: Progress | None = None
+) -> Iterator[Chunk]:
     """The chunks of an open stream; between two of them `stream.state` can be saved.
 
     In whole mode the stream holds its sound and `blocks` is not read. In stream mode `blocks` starts at the
@@ -71,7 +75,7 @@ def drive(stream: Stream, blocks: Blocks, *, max_seconds: float | None = None) -
     """
     if stream.constants.clip is not None:
         while not stream.state.ended:
-            yield stream.step()
+            yield stream.step(progress=progress)
         return
     geometry = stream.constants.config.geometry
     limit = _sample_limit(geometry, max_seconds)
@@ -82,7 +86,7 @@ def drive(stream: Stream, blocks: Blocks, *, max_seconds: float | None = None) -
     for part in cut_slices(blocks, geometry.slice_samples, geometry.sample_rate, limit, skip):
         empty = False
         if _adds_a_frame(stream.state, len(part), geometry):
-            yield stream.step(part)
+            yield stream.step(part, progress=progress)
     if empty:
         raise AudioError("The sound is empty.", "Give a recording with at least one sample.")
 

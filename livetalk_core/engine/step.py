@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,15 @@ from .state import StreamState
 Trace = Callable[[str, Tensor], None]
 """Sees intermediate results by name: motion_latents_in, step{i}.latent_in, step{i}.model_out, latent_final,
 decoded, motion_latents_next, video."""
+
+Phase = Literal["audio", "step", "decode", "finish"]
+Progress = Callable[[Phase, int, int], None]
+"""Called as (phase, step, steps) before a chunk's sound is encoded, before each denoising step, before decoding and
+before what follows it. Raising from it leaves the chunk: the stream then stands where it stood. On a GPU the work
+before the call is queued, not done."""
+
+FrameTarget = Callable[[tuple[int, ...]], "NDArray[np.uint8] | None"]
+"""Shape [F,H,W,3] -> the memory that the frames are to be written to; None where nobody wants them."""
 
 STAGES = ("audio", "denoise", "decode", "correct", "encode")
 
@@ -69,6 +79,8 @@ def step(
     state: StreamState,
     samples: NDArray[np.floating] | None = None,
     trace: Trace | None = None,
+    progress: Progress | None = None,
+    target: FrameTarget | None = None,
 ) -> tuple[Chunk, StreamState]:
     """Make the next chunk.
 
@@ -79,6 +91,8 @@ def step(
             slice_samples end the stream: silence is added and the frames are trimmed to the sound. None in
             whole mode.
         trace: Sees intermediate results.
+        progress: Is told where the chunk is, and may leave it.
+        target: Says where the frames go; by default into new memory.
 
     Returns:
         The chunk and the state after it; the state given is still valid.
@@ -92,11 +106,14 @@ def step(
         raise StateError("The stream has ended.", "Open a new one.", chunk=state.chunk)
     span = chunk_span(state.chunk, constants.config.geometry, constants.config.audio.mode)
     timer = StageTimer(_synchroniser(constants.bundle.device))
+    report = progress or _unwatched
+    steps = constants.config.sampler.steps
+    report("audio", 0, steps)
     with timer.stage("audio"):
         heard = _listen(constants, state, span, samples)
-    rendered = render(constants, span, state.motion, heard.windows, timer, trace)
+    rendered = render(constants, span, state.motion, heard.windows, timer, trace, report)
     with timer.stage("correct"):
-        frames = to_uint8(rendered.video[:, :, : heard.frames])
+        frames = to_uint8(rendered.video[:, :, : heard.frames], target)
     chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, {"peak_latent": rendered.peak})
     return chunk, replace(heard.state, chunk=state.chunk + 1, motion=rendered.motion)
 
@@ -109,16 +126,20 @@ def render(
     windows: Tensor,
     timer: StageTimer,
     trace: Trace | None = None,
+    progress: Progress | None = None,
 ) -> Rendered:
     """Windows [1,F,2*context+1,layers,channels] -> corrected video and the next motion latents."""
     bundle, config = constants.bundle, constants.config
     see: Trace = trace or (lambda name, tensor: None)
+    report, steps = progress or _unwatched, config.sampler.steps
     with timer.stage("denoise"):
-        latents = _denoise(constants, span.index, motion, windows, see)
+        latents = _denoise(constants, span.index, motion, windows, see, report)
         peak = _require_finite(latents, span.index, "latents")
+    report("decode", steps, steps)
     with timer.stage("decode"):
         video = bundle.vae.decode(latents.to(bundle.dtype))
         see("decoded", video)
+    report("finish", steps, steps)
     with timer.stage("correct"):
         # Frames that are neither handed out nor conditioned on need no correction.
         needed = max(span.features - span.drop, config.geometry.motion_frames)
@@ -137,10 +158,20 @@ def to_255(video: Tensor) -> Tensor:
     return ((video[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0) * 255
 
 
-def to_uint8(video: Tensor) -> NDArray[np.uint8]:
-    """Video [1,3,F,H,W] in [-1,1] -> uint8 frames [F,H,W,3], rounded (the published code truncates)."""
-    frames: NDArray[np.uint8] = (to_255(video) + 0.5).to(torch.uint8).cpu().numpy()
-    return np.ascontiguousarray(frames)
+def to_uint8(video: Tensor, target: FrameTarget | None = None) -> NDArray[np.uint8]:
+    """Video [1,3,F,H,W] in [-1,1] -> uint8 frames [F,H,W,3], rounded (the published code truncates).
+
+    Args:
+        video: See above.
+        target: Says where they go; no frames are made where it says None.
+    """
+    _, channels, count, height, width = video.shape
+    shape = (count, height, width, channels)
+    frames = np.empty(shape, np.uint8) if target is None else target(shape)
+    if frames is None:
+        return np.empty((0, *shape[1:]), np.uint8)
+    torch.from_numpy(frames).copy_((to_255(video) + 0.5).to(torch.uint8))
+    return frames
 
 
 def _listen(
@@ -169,7 +200,7 @@ def _listen(
 
 
 def _denoise(
-    constants: StreamConstants, chunk: int, motion: Tensor | None, windows: Tensor, see: Trace
+    constants: StreamConstants, chunk: int, motion: Tensor | None, windows: Tensor, see: Trace, report: Progress
 ) -> Tensor:
     """Sample the latents of a chunk, float32 [1,16,T,h,w]."""
     bundle, transformer = constants.bundle, constants.bundle.transformer
@@ -192,9 +223,16 @@ def _denoise(
 
     initial = constants.noise.draw(chunk, 0, shape).to(bundle.dtype).to(bundle.device)
     buffer, mask = motion_buffer(known, shape[2])
-    latents = sample(velocity, initial, constants.levels, buffer, mask, draw, observe)
+    steps = constants.config.sampler.steps
+    latents = sample(
+        velocity, initial, constants.levels, buffer, mask, draw, observe, lambda step: report("step", step, steps)
+    )
     see("latent_final", latents)
     return latents
+
+
+def _unwatched(phase: Phase, step: int, steps: int) -> None:
+    """Nobody wants to know where the chunk is."""
 
 
 def _require_finite(tensor: Tensor, chunk: int, what: str) -> float:

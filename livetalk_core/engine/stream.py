@@ -16,7 +16,7 @@ from ..models.bundle import ModelBundle
 from ..sampling import NoiseSource, PhiloxNoise
 from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
 from .state import StreamIdentity, StreamState, digest
-from .step import Chunk, Trace, step
+from .step import Chunk, FrameTarget, Progress, Trace, step
 
 MAX_WHOLE_SECONDS = 120
 """Longest sound that whole mode encodes at once; longer sound is for stream mode."""
@@ -95,14 +95,30 @@ class Engine:
 class Stream:
     """A stream and where it stands: `step` with the state kept for you."""
 
+    state: StreamState
+
     def __init__(self, constants: StreamConstants, state: StreamState | None = None) -> None:
         self.constants = constants
-        self.state = initial_state(constants) if state is None else _checked(constants, state)
+        self.restore(state)
 
-    def step(self, samples: NDArray[np.floating] | None = None, trace: Trace | None = None) -> Chunk:
+    def step(
+        self,
+        samples: NDArray[np.floating] | None = None,
+        trace: Trace | None = None,
+        progress: Progress | None = None,
+        target: FrameTarget | None = None,
+    ) -> Chunk:
         """Make the next chunk; see `engine.step.step`. After an error the stream stands where it stood."""
-        chunk, self.state = step(self.constants, self.state, samples, trace)
+        chunk, self.state = step(self.constants, self.state, samples, trace, progress, target)
         return chunk
+
+    def restore(self, state: StreamState | None) -> None:
+        """Go back to a state of this stream; None is its beginning.
+
+        Raises:
+            StateError: the state belongs to another stream.
+        """
+        self.state = initial_state(self.constants) if state is None else _checked(self.constants, state)
 
 
 def initial_state(constants: StreamConstants) -> StreamState:

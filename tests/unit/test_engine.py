@@ -201,6 +201,47 @@ def test_nan_is_caught_before_decoding_and_the_stream_stands_where_it_stood() ->
     )
 
 
+class LeftError(Exception):
+    """Raised by whoever no longer wants the chunk."""
+
+
+PLACES = [("audio", 0, 2), ("step", 0, 2), ("step", 1, 2), ("decode", 2, 2), ("finish", 2, 2)]
+
+
+def test_progress_names_every_part_of_a_chunk(engine: Engine) -> None:
+    seen: list[tuple[str, int, int]] = []
+    blocks = [speech(2 * SLICE)]
+    assert len(list(generate(engine, stream_config(), picture(), blocks, progress=lambda *at: seen.append(at)))) == 2
+    assert seen == 2 * PLACES
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_chunk_that_is_left_changes_nothing(engine: Engine, place: tuple[str, int, int]) -> None:
+    def leave(*at: object) -> None:
+        if at == place:
+            raise LeftError
+
+    stream, sound = engine.open_stream(stream_config(), picture()), speech(2 * SLICE)
+    stream.step(sound[:SLICE])
+    before = stream.state
+    with pytest.raises(LeftError):
+        stream.step(sound[SLICE:], progress=leave)
+    assert stream.state is before
+    undisturbed = list(generate(engine, stream_config(), picture(), [sound]))
+    assert np.array_equal(stream.step(sound[SLICE:]).frames, undisturbed[1].frames)
+
+
+def test_frames_go_where_they_are_wanted(engine: Engine) -> None:
+    streams = [engine.open_stream(stream_config(), picture()) for _ in range(3)]
+    memory = np.zeros((GEOMETRY.slice_frames, 32, 32, 3), np.uint8)
+    usual = streams[0].step(speech(SLICE))
+    given = streams[1].step(speech(SLICE), target=lambda shape: memory[: shape[0]])
+    unwanted = streams[2].step(speech(SLICE), target=lambda shape: None)
+    assert np.shares_memory(given.frames, memory) and np.array_equal(memory, usual.frames)
+    assert unwanted.frames.shape == (0, 32, 32, 3)
+    assert streams[2].state.samples == streams[0].state.samples
+
+
 def test_a_prompt_that_the_model_cannot_use_is_reported(engine: Engine) -> None:
     events: list[telemetry.Event] = []
     with telemetry.listening(events.append):
