@@ -66,6 +66,15 @@ def total_frames(samples: int, geometry: ChunkGeometry) -> int:
     return max(1, (2 * samples + per_frame) // (2 * per_frame))
 
 
+def adds_a_frame(chunk: int, heard: int, more: int, geometry: ChunkGeometry) -> bool:
+    """Whether chunk `chunk` of a stream in stream mode has a frame to show for `more` samples after `heard`.
+
+    The tail of a sound may be too short to bring the nearest whole number of frames up; the very first sample
+    always shows one.
+    """
+    return more > 0 and (chunk == 0 or total_frames(heard + more, geometry) > chunk * geometry.slice_frames)
+
+
 def chunk_count(frames: int, geometry: ChunkGeometry, mode: Mode) -> int:
     """Chunks needed for `frames` >= 1 video frames."""
     first = chunk_span(0, geometry, mode).frames

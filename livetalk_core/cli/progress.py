@@ -13,15 +13,17 @@ from ..production.observer import Observer, Phase
 from .console import stderr
 
 if TYPE_CHECKING:
-    from ..models.bundle import ModelBundle
+    from ..production.backend import ModelFacts
     from ..production.prepare import Job
     from ..production.report import ChunkRecord
 
 _WORDS = {
     "checking": "checking the inputs",
+    "starting": "starting the ranks",
     "loading": "loading the model",
     "preparing": "preparing picture and sound",
     "generating": "generating",
+    "recovering": "replacing a rank that died",
     "finishing": "finishing the file",
 }
 
@@ -37,7 +39,7 @@ class ProgressLine(Observer):
         self._progress: Any = None
         self._task: Any = None
         self._made = self._spent = 0.0
-        self._chunks = 0
+        self._step = ""
         self._seconds: float | None = None
         if not quiet and sys.stderr.isatty():
             self._progress = _make_progress()
@@ -60,16 +62,24 @@ class ProgressLine(Observer):
     def checked(self, job: Job) -> None:
         self._seconds = job.seconds
 
-    def loaded(self, bundle: ModelBundle) -> None:
-        self._update(facts=f"{bundle.name}, {bundle.device}")
+    def loaded(self, model: ModelFacts) -> None:
+        ranks = "" if model.world_size == 1 else f", {model.world_size} ranks"
+        self._update(facts=f"{model.name}, {model.device}{ranks}")
+
+    def step(self, chunk: int, step: int, steps: int) -> None:
+        self._step = f"chunk {chunk + 1}, step {step} of {steps}"
+        self._show_facts()
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
-        self._chunks += 1
         self._made += record.duration
         self._spent += record.seconds
+        self._update(total=self._seconds, completed=self._made)
+        self._show_facts()
+
+    def _show_facts(self) -> None:
         total = "" if self._seconds is None else f" of {self._seconds:.1f}"
-        facts = f"chunk {self._chunks}, {self._made:.1f}{total} s, real-time factor {self._spent / self._made:.2f}"
-        self._update(total=self._seconds, completed=self._made, facts=facts)
+        pace = f", {self._made:.1f}{total} s, real-time factor {self._spent / self._made:.2f}" if self._made else ""
+        self._update(facts=self._step + pace)
 
     def _update(self, **fields: Any) -> None:
         if self._progress is not None:

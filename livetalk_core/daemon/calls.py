@@ -17,6 +17,11 @@ from .connection import Channel, ConnectionEndedError, Receiver, close_all
 from .messages import Event, Failed, Health, Progress, Reply, ToClient
 from .wire import to_error
 
+Poll = Callable[[], None]
+"""Called at least every `POLL_SECONDS` while somebody waits; what it raises ends the waiting."""
+
+POLL_SECONDS = 0.05
+
 
 class Call:
     """One request that was sent; thread-safe.
@@ -32,9 +37,16 @@ class Call:
         self.error: LiveTalkError | None = None
         self._done = threading.Event()
 
-    def wait(self, timeout: float | None) -> bool:
-        """Whether the answer is there within `timeout` seconds."""
-        return self._done.wait(timeout)
+    def wait(self, timeout: float | None, poll: Poll | None = None) -> bool:
+        """Whether the answer is there within `timeout` seconds; `poll` is called again and again until then."""
+        if poll is None:
+            return self._done.wait(timeout)
+        deadline = Deadline(timeout)
+        while not self._done.wait(POLL_SECONDS):
+            poll()
+            if deadline.left == 0:
+                return False
+        return True
 
     def resolve(self, answer: Reply | None, descriptors: list[int], error: LiveTalkError | None) -> None:
         """Wake whoever waits."""
@@ -82,7 +94,10 @@ class Calls:
             raise
         return call
 
-    def ask(self, timeout: float, kind: Callable[..., Any], *fields: Any, descriptors: Sequence[int] = ()) -> Call:
+    def ask(
+        self, timeout: float, kind: Callable[..., Any], *fields: Any, descriptors: Sequence[int] = (),
+        poll: Poll | None = None,
+    ) -> Call:  # fmt: skip
         """Send a request and wait for its answer.
 
         Raises:
@@ -90,7 +105,12 @@ class Calls:
             LiveTalkError: of the kind that the daemon answered.
         """
         call = self.start(kind, *fields, descriptors=descriptors)
-        if not call.wait(timeout):
+        try:
+            answered = call.wait(timeout, poll)
+        except BaseException:
+            self.abandon(call)
+            raise
+        if not answered:
             self.abandon(call)
             name = getattr(kind, "__name__", "request")
             raise DeadlineError(

@@ -11,7 +11,7 @@ import msgspec
 from .. import __version__
 from ..config import StreamConfig
 from ..errors import AudioError, ConfigError, DaemonUnavailableError, ImageError, LiveTalkError, StateError
-from .calls import Calls
+from .calls import Calls, Poll
 from .daemon_config import DaemonConfig
 from .messages import (
     AudioEncoded,
@@ -55,12 +55,15 @@ class Client:
         self._calls = calls
 
     @classmethod
-    def start_or_join(cls, config: DaemonConfig, on_event: Listener | None = None) -> Client:
+    def start_or_join(
+        cls, config: DaemonConfig, on_event: Listener | None = None, poll: Poll | None = None
+    ) -> Client:
         """Connect to the daemon with this configuration; start it if there is none.
 
         Args:
             config: What it runs.
             on_event: Is told of progress and health, on another thread; must not wait.
+            poll: Called while this waits; what it raises ends it.
 
         Raises:
             AccessError: the folder for sockets is not private to this user.
@@ -75,10 +78,10 @@ class Client:
         from .launch import connect_or_start
 
         for attempt in range(2):
-            calls = Calls(connect_or_start(config), on_event or (lambda event: None))
+            calls = Calls(connect_or_start(config, poll), on_event or (lambda event: None))
             try:
-                call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key())
-            except LiveTalkError as error:
+                call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key(), poll=poll)
+            except BaseException as error:
                 calls.close()
                 # The daemon may have been on its way out when it was joined.
                 if attempt or not isinstance(error, DaemonUnavailableError):
@@ -88,20 +91,21 @@ class Client:
         assert isinstance(call.answer, Welcome)
         return cls(config, calls, call.answer)
 
-    def load_model(self, timeout: float | None = None) -> ModelInfo:
+    def load_model(self, timeout: float | None = None, poll: Poll | None = None) -> ModelInfo:
         """Start the ranks and load the model, unless that is done.
 
         Args:
             timeout: Longest wait; by default what the configuration's deadlines allow.
+            poll: Called while this waits; what it raises ends the waiting, not the loading.
 
         Raises:
             LiveTalkError: of the kind that says why the model cannot be loaded.
         """
-        call = self._calls.ask(self._patience if timeout is None else timeout, LoadModel)
+        call = self._calls.ask(self._patience if timeout is None else timeout, LoadModel, poll=poll)
         assert isinstance(call.answer, ModelLoaded)
         return call.answer.model
 
-    def encode_audio(self, samples: ArrayLike, config: StreamConfig) -> AudioEncoded:
+    def encode_audio(self, samples: ArrayLike, config: StreamConfig, poll: Poll | None = None) -> AudioEncoded:
         """Encode a whole clip [S] for a stream in mode "whole"; open the stream with its number.
 
         Raises:
@@ -111,13 +115,13 @@ class Client:
         if len(data) > MAX_BLOB:
             raise AudioError(f"The clip has {len(data) // 4} samples, whole mode takes at most {MAX_BLOB // 4}.",
                              "Use audio mode 'stream'.")  # fmt: skip
-        call = self._calls.ask(self._patience, EncodeAudio, msgspec.json.encode(config), data)
+        call = self._calls.ask(self._patience, EncodeAudio, msgspec.json.encode(config), data, poll=poll)
         assert isinstance(call.answer, AudioEncoded)
         return call.answer
 
     def open_stream(
         self, config: StreamConfig, picture: bytes, *, clip: int = 0, state: bytes = b"", want_state: bool = False,
-        extras: bytes = b"",
+        extras: bytes = b"", poll: Poll | None = None,
     ) -> RemoteStream:  # fmt: skip
         """Open a stream; loads the model first if that is not done.
 
@@ -129,6 +133,7 @@ class Client:
                 the stream has heard (`RemoteStream.samples`) is not pushed again.
             want_state: Hand out the state after every chunk.
             extras: Features in place of the prompt's or the picture's own, from `extras.pack_extras`.
+            poll: Called while this waits; what it raises ends it.
 
         Raises:
             LiveTalkError: ConfigError, ImageError, StateError ... as the engine raises them.
@@ -143,8 +148,9 @@ class Client:
             raise ConfigError(f"The features have {len(extras)} bytes, at most {MAX_BLOB} are taken.",
                               "Use half precision, or fewer rows.", setting="extras")  # fmt: skip
         call = self._calls.ask(
-            self._patience, OpenStream, msgspec.json.encode(config), picture, clip, state, want_state, extras
-        )
+            self._patience, OpenStream, msgspec.json.encode(config), picture, clip, state, want_state, extras,
+            poll=poll,
+        )  # fmt: skip
         assert isinstance(call.answer, StreamOpened)
         return RemoteStream(self._calls, call.answer, call.descriptors[0])
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import DaemonUnavailableError, DeadlineError
+from .calls import POLL_SECONDS, Deadline, Poll
 from .daemon_config import DaemonConfig, SupervisorConfig
 from .process_group import module_environment
 from .processes import is_same_process, signal_same
@@ -44,8 +45,10 @@ _TAIL = 3000
 _KILL_SECONDS = 10.0
 
 
-def connect_or_start(config: DaemonConfig) -> socket.socket:
+def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.socket:
     """A connection to a daemon with this configuration's key, on which the token has been sent.
+
+    `poll` is called while this waits; what it raises ends it.
 
     Raises:
         AccessError: the folder for sockets is not private.
@@ -53,11 +56,11 @@ def connect_or_start(config: DaemonConfig) -> socket.socket:
         DeadlineError: it does not come up in time.
     """
     base = base_directory(config.runtime_root)
-    with start_lock(base, START_SECONDS + CONNECT_SECONDS):
+    with start_lock(base, START_SECONDS + CONNECT_SECONDS, poll):
         sweep(base)
         sock = join(base, config.key())
         if sock is None:
-            sock = connect(_start(base, config))
+            sock = connect(_start(base, config, poll))
         return sock
 
 
@@ -131,7 +134,7 @@ def force_stop(directory: Path, patience: float = 5.0) -> bool:
     return False
 
 
-def _start(base: Path, config: DaemonConfig) -> Path:
+def _start(base: Path, config: DaemonConfig, poll: Poll | None) -> Path:
     """Start a supervisor; returns its folder when it listens."""
     directory = make_directory(base)
     log = log_directory(base) / f"{directory.name}-supervisor.log"
@@ -151,7 +154,7 @@ def _start(base: Path, config: DaemonConfig) -> Path:
         ready_write = -1
         # Somebody has to take note of its end, however long it lives.
         threading.Thread(target=process.wait, name="livetalk-daemon-reaper", daemon=True).start()
-        _wait_until_ready(process, ready_read, log)
+        _wait_until_ready(process, ready_read, log, poll or (lambda: None))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -162,8 +165,15 @@ def _start(base: Path, config: DaemonConfig) -> Path:
     return directory
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], ready: int, log: Path) -> None:
-    answered, _, _ = select.select([ready], [], [], START_SECONDS)
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: int, log: Path, poll: Poll) -> None:
+    """Until the supervisor says that it listens; it is ended if it does not, or if nobody wants it any more."""
+    deadline = Deadline(START_SECONDS)
+    try:
+        while not (answered := bool(select.select([ready], [], [], POLL_SECONDS)[0])) and deadline.left:
+            poll()
+    except BaseException:
+        process.kill()
+        raise
     if answered and os.read(ready, 1):
         return
     process.kill()

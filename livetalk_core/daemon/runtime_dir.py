@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -163,8 +163,10 @@ def log_directory(base: Path) -> Path:
 
 
 @contextmanager
-def start_lock(base: Path, timeout: float) -> Iterator[None]:
+def start_lock(base: Path, timeout: float, poll: Callable[[], None] | None = None) -> Iterator[None]:
     """Only one program at a time starts or joins a daemon; that takes a second, loading comes later.
+
+    `poll` is called while this waits; what it raises ends it.
 
     Raises:
         DeadlineError: somebody else has been starting one for `timeout` seconds.
@@ -181,6 +183,8 @@ def start_lock(base: Path, timeout: float) -> Iterator[None]:
                     raise DeadlineError(
                         f"Another program has been starting a daemon for {timeout:g} s.", "Try again."
                     ) from None
+                if poll is not None:
+                    poll()
                 time.sleep(0.02)
         yield
     finally:

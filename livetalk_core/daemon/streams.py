@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..chunking import total_frames
+from ..chunking import adds_a_frame
 from ..config import ChunkGeometry, StreamConfig
 from ..errors import AudioError, LiveTalkError
 from .messages import ChunkReady
@@ -69,8 +69,7 @@ class SoundBacklog:
         count = min(self.samples, geometry.slice_samples)
         if count < geometry.slice_samples and not self.final:
             return None
-        shown = chunk * geometry.slice_frames
-        if count == 0 or (chunk and total_frames(used + count, geometry) <= shown):
+        if not adds_a_frame(chunk, used, count, geometry):
             return None
         return bytes(self.data[: count * SAMPLE_BYTES])
 

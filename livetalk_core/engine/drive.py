@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ..audio import cut_slices
-from ..chunking import total_frames
+from ..chunking import adds_a_frame
 from ..config import ChunkGeometry, StreamConfig
 from ..errors import AudioError, ConfigError
 from .state import StreamState
@@ -56,13 +57,17 @@ def open_for(
     *,
     max_seconds: float | None = None,
     state: StreamState | None = None,
+    context: Tensor | None = None,
+    clip_features: Tensor | None = None,
 ) -> Stream:
     """Open a stream; whole mode reads and encodes all blocks here, stream mode leaves them alone."""
     clip = None
     limit = _sample_limit(config.geometry, max_seconds)
     if config.audio.mode == "whole":
-        clip = engine.encode_whole(_collect(blocks, config.geometry, limit), config)
-    return engine.open_stream(config, picture, clip=clip, state=state)
+        clip = engine.encode_whole(collect_clip(blocks, config.geometry, limit), config)
+    return engine.open_stream(
+        config, picture, clip=clip, context=context, clip_features=clip_features, state=state
+    )
 
 
 def drive(
@@ -71,7 +76,8 @@ def drive(
     """The chunks of an open stream; between two of them `stream.state` can be saved.
 
     In whole mode the stream holds its sound and `blocks` is not read. In stream mode `blocks` starts at the
-    beginning of the sound; what the stream's state has heard already is skipped.
+    beginning of the sound; what the stream's state has heard already is skipped. `progress` is
+    told where each chunk is, and may leave it by raising.
     """
     if stream.constants.clip is not None:
         while not stream.state.ended:
@@ -85,16 +91,10 @@ def drive(
         return
     for part in cut_slices(blocks, geometry.slice_samples, geometry.sample_rate, limit, skip):
         empty = False
-        if _adds_a_frame(stream.state, len(part), geometry):
+        if adds_a_frame(stream.state.chunk, stream.state.samples, len(part), geometry):
             yield stream.step(part, progress=progress)
     if empty:
         raise AudioError("The sound is empty.", "Give a recording with at least one sample.")
-
-
-def _adds_a_frame(state: StreamState, samples: int, geometry: ChunkGeometry) -> bool:
-    """Whether the sound gets longer by a whole frame; the first sample always shows one."""
-    shown = state.chunk * geometry.slice_frames
-    return state.chunk == 0 or total_frames(state.samples + samples, geometry) > shown
 
 
 def _sample_limit(geometry: ChunkGeometry, max_seconds: float | None) -> int | None:
@@ -105,7 +105,7 @@ def _sample_limit(geometry: ChunkGeometry, max_seconds: float | None) -> int | N
     return max(1, round(max_seconds * geometry.sample_rate))
 
 
-def _collect(blocks: Blocks, geometry: ChunkGeometry, limit: int | None) -> NDArray[np.float32]:
+def collect_clip(blocks: Blocks, geometry: ChunkGeometry, limit: int | None = None) -> NDArray[np.float32]:
     """All samples for whole mode, read no further than its longest clip and one sample."""
     bound = MAX_WHOLE_SECONDS * geometry.sample_rate + 1
     bound = bound if limit is None else min(bound, limit)

@@ -35,6 +35,8 @@ def read_pcm(stream: BinaryIO | None = None) -> Iterator[tuple[Samples, int]]:
         AudioError: standard input is a terminal or closed, or carries a sound file instead of raw samples.
     """
     source = stream if stream is not None else getattr(sys.stdin, "buffer", None)
+    # Unbuffered: the interpreter cannot end while a thread waits inside a buffered reader.
+    source = getattr(source, "raw", source)
     if source is None:
         raise AudioError("Standard input is closed, so no sound can be read from '-'.", _HINT)
     if source.isatty():

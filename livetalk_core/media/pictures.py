@@ -64,6 +64,20 @@ def load_picture(path: str | Path) -> Image.Image:
         ) from error
 
 
+def as_portrait(picture: Image.Image, name: str = "the given picture") -> Image.Image:
+    """A picture that is in memory already, as `load_picture` would have read it.
+
+    Raises:
+        ImageError: smaller than `MIN_SIDE`, larger than `MAX_MEGAPIXELS`, or damaged.
+    """
+    _check_size(picture.size, name)
+    try:
+        return _to_rgb(_upright(picture))
+    except Exception as error:
+        # Pillow reads a picture only now if it was opened lazily.
+        raise ImageError(f"{name} is damaged: {error}.", "Give another one.") from error
+
+
 def fit_size(picture_size: tuple[int, int], area: int, step: int = 16) -> tuple[int, int]:
     """Video size with the picture's aspect ratio (at most 4:1) at about the given area.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -93,8 +94,10 @@ class SoundReader:
     def close(self) -> None:
         """Let go of the file; further reading gives nothing."""
         for generator in (self._blocks, self._source):
-            if hasattr(generator, "close"):
-                generator.close()
+            # A thread that waits in it for a silent pipe cannot be woken; it ends with the process.
+            with suppress(ValueError):
+                if hasattr(generator, "close"):
+                    generator.close()
         self._kept = self._kept[:0]
 
     def __enter__(self) -> SoundReader:

@@ -5,33 +5,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backend import Backend, ModelFacts, Stopped, make_backend
+    from .daemon_backend import daemon_config
     from .demo import Demonstration, make_demo
     from .observer import Observer
     from .prepare import Job
     from .producer import produce
     from .report import ChunkRecord, Report
-    from .request import BUNDLED_PORTRAIT, VideoRequest
+    from .request import BUNDLED_PORTRAIT, Recording, VideoRequest
 
 __all__ = [
     "BUNDLED_PORTRAIT",
+    "Backend",
     "ChunkRecord",
     "Demonstration",
     "Job",
+    "ModelFacts",
     "Observer",
+    "Recording",
     "Report",
+    "Stopped",
     "VideoRequest",
+    "daemon_config",
+    "make_backend",
     "make_demo",
     "produce",
 ]
 
 _HOMES = {
     "BUNDLED_PORTRAIT": "request",
+    "Backend": "backend",
     "ChunkRecord": "report",
     "Demonstration": "demo",
     "Job": "prepare",
+    "ModelFacts": "backend",
     "Observer": "observer",
+    "Recording": "request",
     "Report": "report",
+    "Stopped": "backend",
     "VideoRequest": "request",
+    "daemon_config": "daemon_backend",
+    "make_backend": "backend",
     "make_demo": "demo",
     "produce": "producer",
 }

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import OutputError
-from ..media import check_output, check_writable, load_picture, open_sound
-from .request import BUNDLED_PORTRAIT, VideoRequest
+from ..errors import AudioError, OutputError
+from ..media import SoundReader, array_sound, as_portrait, check_output, check_writable, load_picture, open_sound
+from .request import BUNDLED_PORTRAIT, Recording, VideoRequest
+
+_MAX_RATE = 768_000
 
 
 def check_files(request: VideoRequest) -> Image.Image:
@@ -23,8 +25,27 @@ def check_files(request: VideoRequest) -> Image.Image:
     """
     _check_outputs(request)
     # Opened again with the model's sample rate; here only its first block is decoded.
-    open_sound(request.audio, max_seconds=request.max_seconds, stdin=request.stdin).close()
+    open_request_sound(request).close()
+    if isinstance(request.image, Image.Image):
+        return as_portrait(request.image)
     return load_picture(request.image or BUNDLED_PORTRAIT)
+
+
+def open_request_sound(request: VideoRequest, sample_rate: int = 16_000) -> SoundReader:
+    """The request's sound at its beginning, as mono samples at the given rate.
+
+    Raises:
+        AudioError: sound that cannot be used, as far as its first block tells.
+    """
+    given = request.audio
+    if not isinstance(given, Recording):
+        return open_sound(given, sample_rate, max_seconds=request.max_seconds, stdin=request.stdin)
+    if given.samples.ndim != 1 or not 1 <= given.sample_rate <= _MAX_RATE:
+        raise AudioError(
+            f"{given.name} has the shape {list(given.samples.shape)} at {given.sample_rate} samples per second.",
+            f"Give mono samples in one dimension, at 1 to {_MAX_RATE} per second.",
+        )
+    return array_sound(given.samples, sample_rate, given.sample_rate, request.max_seconds, given.name).start()
 
 
 def _check_outputs(request: VideoRequest) -> None:
@@ -33,11 +54,11 @@ def _check_outputs(request: VideoRequest) -> None:
     for path in (request.report, request.state):
         if path is not None:
             check_writable(path)
-    inputs = {"--audio": Path(request.audio), "--image": request.image}
+    inputs = {"--audio": request.audio, "--image": request.image}
     taken: dict[str, str] = {
         os.path.realpath(path): name
         for name, path in inputs.items()
-        if path is not None and os.fspath(path) != "-"
+        if isinstance(path, str | Path) and os.fspath(path) != "-"
     }
     outputs = {"--out": request.output, "--report": request.report, "--state": request.state}
     for name, path in outputs.items():

@@ -12,7 +12,7 @@ from ..errors import OutputError
 from ..lip_sync import mouth_opening
 from ..media import ContactSheet, contact_sheet, loudness_envelope, mouth_plot, write_atomic
 from ..media.atomic_file import output_error
-from ..models.bundle import ModelBundle
+from .backend import ModelFacts
 from .observer import Observer, Phase
 from .prepare import Job
 from .producer import produce
@@ -88,8 +88,11 @@ class _Keeper(Observer):
     def checked(self, job: Job) -> None:
         self._listener.checked(job)
 
-    def loaded(self, bundle: ModelBundle) -> None:
-        self._listener.loaded(bundle)
+    def loaded(self, model: ModelFacts) -> None:
+        self._listener.loaded(model)
+
+    def step(self, chunk: int, step: int, steps: int) -> None:
+        self._listener.step(chunk, step, steps)
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
         self.sheet.add(frames)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from ..chunking import chunk_span
-from ..engine import Chunk, StreamState
 from ..media import VideoWriter, frame_digest, write_atomic
+from .backend import Made
 from .observer import Observer
 from .prepare import Job
 from .report import ChunkRecord, Report, Status
@@ -23,9 +23,7 @@ class Film:
         started: `time.perf_counter()` when the production began.
     """
 
-    def __init__(
-        self, job: Job, report: Report, observer: Observer, started: float
-    ) -> None:
+    def __init__(self, job: Job, report: Report, observer: Observer, started: float) -> None:
         self.job = job
         self.report = report
         self.observer = observer
@@ -33,22 +31,23 @@ class Film:
         self._started = started
         self._writer: VideoWriter | None = None
 
-    def add(self, chunk: Chunk, state: StreamState) -> None:
+    def add(self, made: Made) -> None:
         """Write a chunk, then the state after it.
 
         Raises:
             OutputError: a file cannot be written; the video is gone then.
         """
+        chunk, config = made.chunk, self.job.config
         if self._writer is None:
             self.report.seconds["first_chunk"] = time.perf_counter() - self._started
             self._writer = self._open_writer()
         begun = time.perf_counter()
-        samples = self.track.take()
+        fps, count, per_frame = self.report.fps, len(chunk.frames), config.geometry.samples_per_frame
+        samples = self.track.take((chunk.first_frame + count) * per_frame)
         self._writer.write(chunk.frames, samples)
         if self.job.request.state is not None:
-            write_atomic(self.job.request.state, state.to_bytes())
+            write_atomic(self.job.request.state, made.state)
         stages = {**chunk.timings, "write": time.perf_counter() - begun}
-        fps, count = self.report.fps, len(chunk.frames)
         record = ChunkRecord(
             index=chunk.index,
             first_pts=chunk.first_frame / fps,
@@ -59,7 +58,8 @@ class Film:
             sha256=frame_digest(chunk.frames),
         )
         self.report.chunks.append(record)
-        self.report.audio_seconds = state.samples / self.job.config.geometry.sample_rate
+        heard = chunk_span(chunk.index, config.geometry, config.audio.mode).stop_frame * per_frame
+        self.report.audio_seconds = min(self.track.samples, heard) / config.geometry.sample_rate
         self.observer.chunk(record, chunk.frames, samples)
 
     def finish(self, status: Status, signal: int | None = None) -> None:

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ..models.bundle import ModelBundle
+    from .backend import ModelFacts
     from .prepare import Job
     from .report import ChunkRecord
 
 Phase = str
-"""Names: "checking", "loading", "preparing", "generating", "finishing"."""
+"""Names: "checking", "starting" (ranks), "loading", "preparing", "generating", "recovering" (a rank died and is
+replaced; "generating" follows), "finishing"."""
 
 
 class Observer:
-    """Base with nothing to say; methods are called on the thread that produces, between two chunks at the latest."""
+    """Base with nothing to say; methods are called on the thread that produces, while it waits or between steps."""
 
     def phase(self, name: Phase) -> None:
         """Another part of the work begins."""
@@ -25,8 +26,11 @@ class Observer:
     def checked(self, job: Job) -> None:
         """All inputs are good; `job.seconds` is the expected length where it is known."""
 
-    def loaded(self, bundle: ModelBundle) -> None:
+    def loaded(self, model: ModelFacts) -> None:
         """The model is there."""
 
+    def step(self, chunk: int, step: int, steps: int) -> None:
+        """So many of the denoising steps of a chunk are done; with all of them, decoding begins."""
+
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
-        """A chunk has been written: uint8 [F,H,W,3], and the sound that came in since the last one, [S]."""
+        """A chunk has been written: uint8 [F,H,W,3], valid until the next one unless copied, and its sound [S]."""

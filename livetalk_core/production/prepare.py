@@ -15,8 +15,9 @@ from ..engine import StreamState
 from ..errors import StateError
 from ..loading.describe import describe_model
 from ..loading.manifest import Manifest
-from ..loading.placement import Placement, choose_placement
-from ..media import SoundReader, fit_size, open_sound
+from ..loading.placement import choose_placement
+from ..media import SoundReader, fit_size
+from .checks import open_request_sound
 from .compilation import require_compiler
 from .request import VideoRequest
 
@@ -30,7 +31,7 @@ class Job:
     Attributes:
         request: What was asked for.
         manifest: The model's name and defaults.
-        placement: Device and number formats.
+        dtype: Number format by name, "auto" included.
         config: All settings of the stream.
         picture: RGB.
         sound: Open, at its beginning; leaving the job as a context manager closes it.
@@ -39,7 +40,7 @@ class Job:
 
     request: VideoRequest
     manifest: Manifest
-    placement: Placement
+    dtype: str
     config: StreamConfig
     picture: Image.Image
     sound: SoundReader
@@ -78,13 +79,12 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
     config = stream_config(request, manifest, picture.size, saved)
     if saved is not None:
         saved.identity.require_same(replace(saved.identity, config=config))
-    placement = choose_placement(request.device, _dtype_name(request, saved))
+    dtype = _dtype_name(request, saved)
+    placement = choose_placement(request.device, dtype)
     if request.compile:
         require_compiler(placement.device)
-    sound = open_sound(
-        request.audio, config.geometry.sample_rate, max_seconds=request.max_seconds, stdin=request.stdin
-    )
-    return Job(request, manifest, placement, config, picture, sound, saved)
+    sound = open_request_sound(request, config.geometry.sample_rate)
+    return Job(request, manifest, dtype, config, picture, sound, saved)
 
 
 def read_state(path: Path) -> StreamState:
@@ -125,14 +125,16 @@ def stream_config(
     if saved is not None and request.size is not None:
         base = msgspec.structs.replace(base, width=request.size[0], height=request.size[1])
     sampler = msgspec.structs.replace(base.sampler, **_given(steps=request.steps, shift=request.shift))
-    correction = msgspec.structs.replace(base.correction, **_given(color_strength=request.color_strength))
-    audio = msgspec.structs.replace(base.audio, **_given(mode=request.mode))
+    correction = msgspec.structs.replace(
+        request.correction or base.correction, **_given(color_strength=request.color_strength)
+    )
+    audio = msgspec.structs.replace(base.audio, **_given(mode=request.mode, loudness=request.loudness))
     return msgspec.structs.replace(
         base,
         sampler=sampler,
         correction=correction,
         audio=audio,
-        **_given(seed=request.seed, prompt=request.prompt),
+        **_given(seed=request.seed, prompt=request.prompt, geometry=request.geometry),
     )
 
 
@@ -140,13 +142,14 @@ def _default_config(
     request: VideoRequest, manifest: Manifest, picture_size: tuple[int, int]
 ) -> StreamConfig:
     defaults = manifest.defaults
-    step = 2 * defaults.geometry.spatial_stride
+    geometry = request.geometry or defaults.geometry
+    step = 2 * geometry.spatial_stride
     width, height = request.size or fit_size(picture_size, defaults.width * defaults.height, step)
     return StreamConfig(
         width=width,
         height=height,
         prompt=defaults.prompt,
-        geometry=defaults.geometry,
+        geometry=geometry,
         sampler=defaults.sampler,
         correction=defaults.correction,
         audio=defaults.audio,

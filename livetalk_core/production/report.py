@@ -45,7 +45,7 @@ class Report(msgspec.Struct, kw_only=True):
         model, revision: Name and fingerprint of the weights.
         audio_seconds: Sound used so far.
         seconds: Wall clock: "load", "prepare", "first_chunk" (from the start to the first frame), "total".
-        world_size, worker_pids: Processes that computed.
+        world_size, worker_pids: Processes that computed, at the end: a rank that died was replaced.
         signal: Number of the signal that interrupted.
     """
 

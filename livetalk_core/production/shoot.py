@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from contextlib import closing
 
-from ..engine import Chunk, Engine, Stream, drive
-from ..engine.drive import open_for
 from ..errors import LiveTalkError, OutputError, StateError
-from ..loading import load_model
-from ..models.bundle import ModelBundle
-from .compilation import compile_model
+from .backend import Backend, ModelFacts, Stopped, Watch
 from .film import Film
 from .interrupts import Interrupts
-from .observer import Observer
 from .prepare import Job
 from .report import Report
-from .request import BUNDLED_PORTRAIT
 
 
-def shoot(job: Job, observer: Observer, interrupts: Interrupts, started: float) -> Report:
+def shoot(job: Job, backend: Backend, watch: Watch, interrupts: Interrupts, started: float) -> Report:
     """Load the model and make the video; see `produce`.
 
     Args:
         job: A checked request.
-        observer: Is told how it goes on.
+        backend: Makes the chunks.
+        watch: Is told how it goes on, and may stop it.
         interrupts: Active signal handling.
         started: `time.perf_counter()` at the beginning of everything.
     """
-    observer.phase("loading")
-    bundle = _load(job)
-    observer.loaded(bundle)
-    report = _new_report(job, bundle)
+    model = backend.load(watch)
+    watch.observer.loaded(model)
+    report = _new_report(job, model)
     report.seconds["load"] = time.perf_counter() - started
-    film = Film(job, report, observer, started)
-    _fill(job, bundle, film, interrupts)
+    film = Film(job, report, watch.observer, started)
+    _fill(job, backend, film, watch, interrupts)
     return report
 
 
-def _load(job: Job) -> ModelBundle:
-    bundle = load_model(job.request.model, job.placement.device, job.placement.dtype)
-    if job.request.compile:
-        compile_model(bundle)
-    return bundle
-
-
-def _fill(job: Job, bundle: ModelBundle, film: Film, interrupts: Interrupts) -> None:
+def _fill(job: Job, backend: Backend, film: Film, watch: Watch, interrupts: Interrupts) -> None:
     """Write every chunk into the film and finish it, whatever ends it."""
     try:
-        for stream, chunk in _chunks(job, bundle, film):
-            with interrupts.held():
-                film.add(chunk, stream.state)
+        _record(job, backend, film, watch, interrupts)
         _require_frames(job, film)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         interrupts.settle()
         film.finish("interrupted", interrupts.received)
     except LiveTalkError as error:
@@ -72,14 +57,17 @@ def _fill(job: Job, bundle: ModelBundle, film: Film, interrupts: Interrupts) -> 
         film.finish("complete")
 
 
-def _chunks(job: Job, bundle: ModelBundle, film: Film) -> Iterator[tuple[Stream, Chunk]]:
-    film.observer.phase("preparing")
+def _record(job: Job, backend: Backend, film: Film, watch: Watch, interrupts: Interrupts) -> None:
+    watch.observer.phase("preparing")
     begun = time.perf_counter()
-    stream = open_for(Engine(bundle), job.config, job.picture, film.track, state=job.saved)
-    film.report.seconds["prepare"] = time.perf_counter() - begun
-    film.observer.phase("generating")
-    for chunk in drive(stream, film.track):
-        yield stream, chunk
+    with closing(backend.open(job, film.track, watch)) as chunks:
+        film.report.seconds["prepare"] = time.perf_counter() - begun
+        watch.observer.phase("generating")
+        for made in chunks:
+            with interrupts.held():
+                film.add(made)
+    # A rank that died has been replaced by another process.
+    film.report.worker_pids = list(backend.worker_pids)
 
 
 def _require_frames(job: Job, film: Film) -> None:
@@ -91,11 +79,11 @@ def _require_frames(job: Job, film: Film) -> None:
         )
 
 
-def _new_report(job: Job, bundle: ModelBundle) -> Report:
+def _new_report(job: Job, model: ModelFacts) -> Report:
     request, config = job.request, job.config
     return Report(
-        model=bundle.name,
-        revision=bundle.revision,
+        model=model.name,
+        revision=model.revision,
         seed=config.seed,
         width=config.width,
         height=config.height,
@@ -105,13 +93,15 @@ def _new_report(job: Job, bundle: ModelBundle) -> Report:
         mode=config.audio.mode,
         prompt=config.prompt,
         color_strength=config.correction.color_strength,
-        device=str(bundle.device),
-        dtype=str(bundle.dtype).removeprefix("torch."),
-        audio=request.audio,
-        image=str(request.image or BUNDLED_PORTRAIT.name),
+        device=model.device,
+        dtype=model.dtype,
+        audio=request.sound_name,
+        image=request.image_name,
         output=str(request.output),
         chunk_frames=config.geometry.frames,
         motion_frames=config.geometry.motion_frames,
         compiled=request.compile,
         resumed_from=None if job.saved is None else job.saved.chunk,
+        world_size=model.world_size,
+        worker_pids=list(model.worker_pids),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,7 +15,9 @@ _OTHER_SOUND = "Give the recording that the stream was begun with, or start from
 
 
 class SoundTrack:
-    """Blocks that the model reads, of which `take` hands out what has come in since.
+    """Blocks that the model reads, of which `take` hands out what belongs to the frames made.
+
+    One thread may read while another takes.
 
     Args:
         blocks: The sound from its beginning.
@@ -28,10 +31,10 @@ class SoundTrack:
     ) -> None:
         self.samples = 0
         self._blocks = blocks
-        self._skip = skip
+        self._skip = self._taken = skip
         self._heard = heard
         self._newest = np.zeros(0, np.float32) if newest is None else newest[-heard:] if heard else newest[:0]
-        self._pending: list[Samples] = []
+        self._pending: deque[Samples] = deque()
 
     def __iter__(self) -> Iterator[Samples]:
         for block in self._blocks:
@@ -45,10 +48,17 @@ class SoundTrack:
                 _OTHER_SOUND,
             )
 
-    def take(self) -> Samples:
-        """All sound since the last call, [S]."""
-        pending, self._pending = self._pending, []
-        return np.concatenate(pending) if pending else np.zeros(0, np.float32)
+    def take(self, stop: int) -> Samples:
+        """The sound from where the last call ended up to sample `stop` of the stream, [S], as far as it was read."""
+        parts = [np.zeros(0, np.float32)]
+        while self._pending and self._taken < stop:
+            block = self._pending.popleft()
+            part = block[: stop - self._taken]
+            if len(part) < len(block):
+                self._pending.appendleft(block[len(part) :])
+            parts.append(part)
+            self._taken += len(part)
+        return np.concatenate(parts)
 
     def _compare(self, block: Samples, start: int) -> None:
         """Refuse sound that differs from what the state holds; `block` begins at sample `start`."""

@@ -1,0 +1,203 @@
+"""The model on the ranks of a daemon, fed with sound and read chunk by chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections import deque
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from PIL import Image
+
+from .. import telemetry
+from ..config import StreamConfig
+from ..daemon.calls import POLL_SECONDS
+from ..daemon.client import Client, RemoteChunk, RemoteStream
+from ..daemon.daemon_config import DaemonConfig
+from ..daemon.messages import Event, Health, ModelInfo
+from ..engine import Chunk
+from ..engine.condition_image import cover_and_crop
+from ..engine.drive import collect_clip
+from ..errors import DaemonUnavailableError, DeadlineError
+from ..loading.describe import RANDOM_PREFIX
+from .backend import Made, ModelFacts, Watch, settled_device
+from .feeder import Feeder
+from .request import VideoRequest
+
+if TYPE_CHECKING:
+    from .prepare import Job
+    from .sound_track import SoundTrack
+
+
+def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConfig:
+    """The daemon that a request wants: whoever asks for the same shares it.
+
+    Args:
+        request: Its model, device, number format, world size and daemon settings are used.
+        dtype: In place of the request's number format.
+
+    Raises:
+        DeviceError: a device or number format that this machine does not offer.
+        ConfigError: a world that cannot be.
+    """
+    device, number_format = settled_device(request.device, dtype or request.dtype)
+    if request.devices is not None:
+        device = ",".join(f"cuda:{number}" for number in request.devices)
+    elif request.device == "auto":
+        device = device.partition(":")[0]  # each rank its own
+    model = request.model
+    if model is not None and not model.startswith(RANDOM_PREFIX):
+        model = str(Path(model).absolute())
+    given = request.daemon or DaemonConfig()
+    return msgspec.structs.replace(
+        given, model=model, device=device, dtype=number_format, compile=request.compile,
+        world_size=request.world_size or 1, attention=request.attention,
+        detached=request.detached or given.detached,
+    )  # fmt: skip
+
+
+class DaemonBackend:
+    """See `Backend`; holds a lease on the daemon from the first `load` to `close`.
+
+    Args:
+        config: The daemon to start or join.
+    """
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._lease: Client | None = None
+        self._loading: deque[Event] = deque(maxlen=64)
+        self._pids: tuple[int, ...] = ()
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """See `Backend`."""
+        return self._pids
+
+    def load(self, watch: Watch) -> ModelFacts:
+        """See `Backend`."""
+        watch.check()
+        self._loading.clear()
+        try:
+            model = self._load(watch)
+        except DaemonUnavailableError:
+            if self._lease is None:
+                raise
+            # It may have been idle for too long since the last time, or was ended by somebody else.
+            self.close()
+            model = self._load(watch)
+        assert self._lease is not None
+        self._pids = _pids(self._lease)
+        world = self._lease.welcome.world_size
+        return ModelFacts(model.name, model.revision, model.device, model.dtype, world, self._pids)
+
+    def open(self, job: Job, sound: SoundTrack, watch: Watch) -> Generator[Made, None, None]:
+        """See `Backend`."""
+        # A connection of its own takes everything of this stream with it when it ends.
+        events: deque[Event] = deque()
+        hear = Hearing(events, watch)
+        client = Client.start_or_join(self._config, events.append, watch.check)
+        try:
+            stream = _open_stream(client, job, sound, hear)
+        except BaseException:
+            client.close()
+            raise
+        return self._chunks(client, stream, job, sound, hear)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close()
+
+    def _load(self, watch: Watch) -> ModelInfo:
+        if self._lease is None:
+            watch.observer.phase("starting")
+            self._lease = Client.start_or_join(self._config, self._loading.append, watch.check)
+        return self._lease.load_model(poll=Hearing(self._loading, watch))
+
+    def _chunks(
+        self, client: Client, stream: RemoteStream, job: Job, sound: SoundTrack, hear: Hearing
+    ) -> Generator[Made, None, None]:
+        feeder = Feeder(stream, sound, job.config) if job.config.audio.mode == "stream" else None
+        # The connection ends first, so that the feeder has nobody to wait for.
+        with feeder or contextlib.nullcontext(), client:
+            while (chunk := _next(stream, feeder, hear)) is not None:
+                if feeder is not None:
+                    feeder.delivered(chunk.index)
+                yield Made(Chunk(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.stats), chunk.state)
+            if hear.recovered:
+                self._pids = _pids(client)
+
+
+class Hearing:
+    """Passes on what a daemon tells, on the thread that produces; called again and again while it waits.
+
+    Args:
+        events: Filled by the connection's thread.
+        watch: Is told, and may stop it.
+    """
+
+    def __init__(self, events: deque[Event], watch: Watch) -> None:
+        self.recovered = False
+        self._events, self._watch = events, watch
+        self._recovering = False
+
+    def __call__(self) -> None:
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, Health):
+                self._health(event)
+            elif event.stream and event.phase == "step":
+                self._watch.observer.step(event.chunk, event.step, event.steps)
+        self._watch.check()
+
+    def _health(self, event: Health) -> None:
+        observer = self._watch.observer
+        if event.state == "restarting":
+            self._recovering = True
+            reason = "a rank failed" if event.error is None else event.error.message
+            telemetry.emit("ranks_replaced", logging.WARNING, reason=reason, restarts=event.restarts)
+            observer.phase("recovering")
+        elif event.state == "ready" and self._recovering:
+            self._recovering, self.recovered = False, True
+            observer.phase("generating")
+        elif event.state == "loading" and not self._recovering:
+            observer.phase("loading")
+
+
+def _open_stream(client: Client, job: Job, sound: SoundTrack, hear: Hearing) -> RemoteStream:
+    config, request = job.config, job.request
+    clip = 0
+    if config.audio.mode == "whole":
+        clip = client.encode_audio(collect_clip(sound, config.geometry), config, hear).clip
+    return client.open_stream(
+        config, _picture(job.picture, config), clip=clip,
+        state=b"" if job.saved is None else job.saved.to_bytes(), want_state=request.state is not None,
+        poll=hear,
+    )  # fmt: skip
+
+
+def _next(stream: RemoteStream, feeder: Feeder | None, hear: Hearing) -> RemoteChunk | None:
+    """The next chunk; None at the end of the stream."""
+    while True:
+        hear()
+        if feeder is not None:
+            feeder.check()
+        with contextlib.suppress(DeadlineError):
+            return stream.next_chunk(POLL_SECONDS)
+
+
+def _pids(client: Client) -> tuple[int, ...]:
+    return tuple(rank.pid for rank in client.stats().ranks)
+
+
+def _picture(picture: Image.Image, config: StreamConfig) -> bytes:
+    """The picture as the model will see it, as a PNG: large photographs need not travel."""
+    file = io.BytesIO()
+    Image.fromarray(cover_and_crop(picture, config.width, config.height)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
