@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
-from .parsing import DEVICE_HELP, DTYPE_HELP, MODEL_HELP, SEED_HELP, SIZE_HELP, model_name, parse_size
+from .parsing import DEVICE_HELP, DTYPE_HELP, MODEL_HELP, SEED_HELP, SIZE_HELP, model_name, parse_devices, parse_size
 
 if TYPE_CHECKING:
     from ..production import Report
@@ -23,7 +23,7 @@ class Mode(str, Enum):
     whole = "whole"
 
 
-_FILES, _LOOK, _RUN = "Files", "What is made", "How it is made"
+_FILES, _LOOK, _RUN, _RANKS = "Files", "What is made", "How it is made", "Several GPUs"
 
 
 @guarded
@@ -99,6 +99,23 @@ def generate(
     compile_model: Annotated[
         bool, typer.Option("--compile", help="Compile the model first: pays for long videos.", rich_help_panel=_RUN)
     ] = False,
+    world_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute on this many ranks, one process per GPU, in a daemon that ends with this command; joins one"
+            " that 'livetalk daemon start' left running with the same model, ranks and number format.",
+            show_default="in this process", rich_help_panel=_RANKS,
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs of the ranks, such as 0,1,2,3.", show_default="the first ones", rich_help_panel=_RANKS
+        ),
+    ] = None,
+    attention: Annotated[
+        str, typer.Option(help="How ranks share attention: auto, torch or xfuser.", rich_help_panel=_RANKS)
+    ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON on standard output.", rich_help_panel=_RUN)
     ] = False,
@@ -114,6 +131,8 @@ def generate(
       livetalk generate --audio talk.mp3 --image me.jpg --model models/SoulX-FlashTalk-14B --out talk.mp4
 
       ffmpeg -i talk.mp3 -f s16le -ac 1 -ar 16000 - | livetalk generate --audio - --out talk.mp4
+
+      livetalk generate --audio talk.wav --out talk.mp4 --model models/SoulX-FlashTalk-14B --world-size 8
     """
     from ..production import VideoRequest, produce
     from .progress import ProgressLine
@@ -137,6 +156,9 @@ def generate(
         state=state,
         resume=resume,
         compile=compile_model,
+        world_size=world_size,
+        devices=parse_devices(devices, world_size),
+        attention=attention,
     )
     with ProgressLine(quiet=as_json) as progress:
         made = produce(request, progress)

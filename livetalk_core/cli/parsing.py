@@ -28,6 +28,23 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def parse_devices(text: str | None, world_size: int | None) -> tuple[int, ...] | None:
+    """"0,2" -> (0, 2).
+
+    Raises:
+        ConfigError: not of this form, a GPU named twice, or not one for each rank.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text.replace(" ", "")):
+        raise ConfigError(f"--devices is {text!r}.", "Write the numbers of GPUs, such as --devices 0,1.")
+    devices = tuple(int(part) for part in text.split(","))
+    if len(set(devices)) < len(devices) or len(devices) != world_size:
+        ranks = "no --world-size" if world_size is None else f"--world-size {world_size}"
+        raise ConfigError(f"--devices is {text!r} with {ranks}.", "Name one GPU for each rank, each once.")
+    return devices
+
+
 def model_name(text: str) -> str | None:
     """None for the embedded model."""
     return None if text == "embedded" else text

@@ -10,7 +10,7 @@ import msgspec
 
 from .. import __version__
 from ..config import StreamConfig
-from ..errors import AudioError, ConfigError, DaemonUnavailableError, ImageError, LiveTalkError, StateError
+from ..errors import AudioError, ConfigError, DaemonUnavailableError, ImageError, StateError
 from .calls import Calls, Poll
 from .daemon_config import DaemonConfig
 from .messages import (

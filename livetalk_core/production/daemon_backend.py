@@ -118,7 +118,10 @@ class DaemonBackend:
         if self._lease is None:
             watch.observer.phase("starting")
             self._lease = Client.start_or_join(self._config, self._loading.append, watch.check)
-        return self._lease.load_model(poll=Hearing(self._loading, watch))
+        hear = Hearing(self._loading, watch)
+        model = self._lease.load_model(poll=hear)
+        hear()
+        return model
 
     def _chunks(
         self, client: Client, stream: RemoteStream, job: Job, sound: SoundTrack, hear: Hearing
@@ -152,7 +155,7 @@ class Hearing:
             event = self._events.popleft()
             if isinstance(event, Health):
                 self._health(event)
-            elif event.stream and event.phase == "step":
+            elif event.phase in ("step", "decode") and event.step:
                 self._watch.observer.step(event.chunk, event.step, event.steps)
         self._watch.check()
 

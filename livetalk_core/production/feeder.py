@@ -10,7 +10,6 @@ import numpy as np
 from ..audio import cut_slices
 from ..config import StreamConfig
 from ..daemon.remote_stream import RemoteStream
-from ..errors import LiveTalkError
 from .sound_track import SoundTrack
 
 _AHEAD = 4

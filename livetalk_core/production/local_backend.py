@@ -66,7 +66,7 @@ class LocalBackend:
 def _chunks(stream: Stream, job: Job, sound: SoundTrack, watch: Watch) -> Generator[Made, None, None]:
     def progress(phase: str, step: int, steps: int) -> None:
         watch.check()
-        if phase in ("step", "decode"):
+        if phase in ("step", "decode") and step:
             watch.observer.step(stream.state.chunk, step, steps)
 
     for chunk in drive(stream, sound, progress=progress):

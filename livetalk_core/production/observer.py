@@ -30,7 +30,7 @@ class Observer:
         """The model is there."""
 
     def step(self, chunk: int, step: int, steps: int) -> None:
-        """So many of the denoising steps of a chunk are done; with all of them, decoding begins."""
+        """So many (1 to `steps`) of the denoising steps of a chunk are done; after the last one, decoding begins."""
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
         """A chunk has been written: uint8 [F,H,W,3], valid until the next one unless copied, and its sound [S]."""

@@ -20,9 +20,9 @@ def produce(
 ) -> Report:
     """Make a video.
 
-    An interruption (SIGINT, SIGTERM, the request's `stop`) ends it early with a playable file of what was made; `status` of the report
-    says so. After an error nothing is left, except where a state was asked for: then what was made before it
-    stays, because the state continues from there.
+    An interruption (SIGINT, SIGTERM, the request's `stop`) ends it early with a playable file of what was made;
+    `status` of the report says so. After an error nothing is left, except where a state was asked for: then what was
+    made before it stays, because the state continues from there.
 
     Args:
         request: What to make.
