@@ -68,6 +68,12 @@ class DeviceError(LiveTalkError):
     code = "bad_device"
 
 
+class OutOfMemoryError(DeviceError):
+    """The device's memory did not suffice; `details` has the bytes needed and free, where they are known."""
+
+    code = "out_of_memory"
+
+
 class NumericalError(LiveTalkError):
     """The model produced NaN or infinity; the stream is not continued from it."""
 
@@ -157,6 +163,7 @@ ERROR_CODES: dict[str, type[LiveTalkError]] = {
         StateError,
         OutputError,
         DeviceError,
+        OutOfMemoryError,
         NumericalError,
         MissingDependencyError,
         ParallelError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +11,12 @@ import msgspec
 
 from .. import __version__
 from ..config import Settings, _require
+from ..errors import ConfigError
 from .wire import SCHEMA_VERSION
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 MAX_WORLD = 64
+WORKER = "livetalk_core.daemon.worker"
 
 
 class Deadlines(Settings, frozen=True, kw_only=True):
@@ -37,18 +40,60 @@ class Deadlines(Settings, frozen=True, kw_only=True):
             _require(0 < value <= 86_400, f"deadlines.{name}", value, "above 0, at most 86400 seconds")
 
 
+class RankOptions(Settings, frozen=True, kw_only=True):
+    """Settings of the ranks that few need, given as texts in `DaemonConfig.options`.
+
+    Attributes:
+        ulysses, ring: Degrees of the plan; by default the best.
+        threads: CPU threads of a rank; by default its share of the machine.
+        vae, image_encoder, text_encoder, audio_encoder, tokenizer: Files in place of the model folder's own.
+    """
+
+    ulysses: int | None = None
+    ring: int | None = None
+    threads: int | None = None
+    vae: str | None = None
+    image_encoder: str | None = None
+    text_encoder: str | None = None
+    audio_encoder: str | None = None
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ulysses", "ring"):
+            value = getattr(self, name)
+            _require(value is None or 1 <= value <= MAX_WORLD, name, value, f"1 to {MAX_WORLD}")
+        _require(self.threads is None or 1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
+
+    @classmethod
+    def read(cls, options: Mapping[str, str]) -> RankOptions:
+        """Texts as settings.
+
+        Raises:
+            ConfigError: an unknown name, or a text that is not such a value.
+        """
+        try:
+            return msgspec.convert(dict(options), cls, strict=False)
+        except msgspec.ValidationError as error:
+            known = ", ".join(cls.__struct_fields__)
+            raise ConfigError(f"options: {error}.", f"Known: {known}.", setting="options") from error
+
+
 class DaemonConfig(Settings, frozen=True, kw_only=True):
     """One daemon.
 
     Attributes:
-        model: A model folder, or None for the embedded model.
+        model: A model folder, None for the embedded model, or a VAE's .safetensors file to decode latents only.
         revision: Fingerprint of the model's weights, where the caller knows it.
+        device: "auto", "cpu", "cuda" (rank N on cuda:N), or one device per rank: "cuda:2,cuda:3".
+        dtype: Number format: "auto", "fp32", "bf16", "fp16".
         world_size: Number of ranks.
+        attention: How the sequence is spread ("auto", "torch", "xfuser"), or the name of an attention kernel.
+        compile: Compile the transformer's blocks.
         detached: Outlives its clients until the idle timeout or a Shutdown.
         idle_timeout: Seconds without a stream or request after which the daemon ends.
         grace: Seconds that an owned daemon waits for another client after its last one left.
         slots: Chunks that a stream's ring holds.
-        options: Further settings for the ranks.
+        options: Further settings for the ranks; see `RankOptions`.
         worker: Module that runs as a rank; worker_path is searched for it first.
         runtime_root: Folder in place of the one that the system offers.
     """
@@ -68,7 +113,7 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
     restart_window: float = 600.0
     deadlines: Deadlines = Deadlines()
     options: dict[str, str] = msgspec.field(default_factory=dict)
-    worker: str = "livetalk_core.daemon.worker"
+    worker: str = WORKER
     worker_path: tuple[str, ...] = ()
     runtime_root: str | None = None
     transport: Literal["unix", "tcp"] = "unix"
@@ -80,6 +125,8 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
         _require(0 < self.restart_window < 1e9, "restart_window", self.restart_window, "above 0 seconds")
         _require(0 < self.idle_timeout < 1e9, "idle_timeout", self.idle_timeout, "above 0 seconds")
         _require(0 <= self.grace <= 3600, "grace", self.grace, "0 to 3600 seconds")
+        if self.worker == WORKER:
+            RankOptions.read(self.options)
 
     def key(self) -> str:
         """Which requests can share a daemon: the same model, ranks and code."""
@@ -100,6 +147,7 @@ class WorkerConfig(Settings, frozen=True, kw_only=True):
         parent: The supervisor's process.
         rendezvous: File over which the ranks of this generation find each other.
         generation: Counts the starts of the group.
+        patience: Seconds that one rank waits for another within a collective.
     """
 
     rank: int
@@ -116,6 +164,7 @@ class WorkerConfig(Settings, frozen=True, kw_only=True):
     attention: str
     compile: bool
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    patience: float = 120.0
 
 
 class SupervisorConfig(Settings, frozen=True, kw_only=True):

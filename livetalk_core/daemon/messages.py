@@ -134,13 +134,14 @@ class Welcome(Message, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What rank 0 loaded; `defaults` is the JSON of the model's own settings."""
+    """What rank 0 loaded; `defaults` is the JSON of the model's own settings. A "vae" decodes latents only."""
 
     name: Name = ""
     revision: Name = ""
     device: Name = ""
     dtype: Name = ""
     defaults: Text = "{}"
+    kind: Literal["model", "vae"] = "model"
 
 
 class ModelLoaded(Message, frozen=True):

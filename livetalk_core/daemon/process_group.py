@@ -171,7 +171,7 @@ class ProcessGroup:
             rank=number, world_size=config.world_size, control=theirs.fileno(), alive=alive, parent=os.getpid(),
             rendezvous=str(self.rendezvous), generation=self._generation, model=config.model,
             revision=config.revision, device=config.device, dtype=config.dtype, attention=config.attention,
-            compile=config.compile, options=config.options,
+            compile=config.compile, options=config.options, patience=_patience(config),
         )  # fmt: skip
         path = self._directory / f"rank{number}.json"
         write_private(path, json.dumps(msgspec.to_builtins(settings)).encode())
@@ -179,6 +179,13 @@ class ProcessGroup:
 
     def _environment(self) -> dict[str, str]:
         return module_environment(self._config.worker_path)
+
+
+def _patience(config: DaemonConfig) -> float:
+    """The supervisor ends a hang long before; this bounds it where nobody supervises."""
+    deadlines = config.deadlines
+    slowest = max(deadlines.load, deadlines.compile if config.compile else 0.0, deadlines.first_chunk)
+    return slowest + deadlines.step
 
 
 def module_environment(extra: tuple[str, ...] = ()) -> dict[str, Any]:

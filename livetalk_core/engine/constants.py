@@ -105,6 +105,9 @@ def stream_constants(
             f"Audio mode {config.audio.mode!r} was asked for {given} an encoded clip.",
             "Encode the clip first in mode 'whole', give none in mode 'stream'.", setting="audio.mode",
         )  # fmt: skip
+    model = bundle.transformer.config
+    _require_features("context", context, model.text_dim)
+    _require_features("clip_features", clip_features, model.clip_dim)
     pixels = condition_image(picture, config.width, config.height, bundle.dtype)
     overrides = [t for t in (context, clip_features) if t is not None]
     identity = StreamIdentity(
@@ -179,6 +182,15 @@ def check_fits(bundle: ModelBundle, config: StreamConfig) -> None:
                 "Use the model's own setting.",
                 setting=name,
             )
+
+
+def _require_features(name: str, features: Tensor | None, width: int) -> None:
+    """Given features have to be as wide as those of the encoder whose place they take."""
+    if features is not None and (features.ndim != 3 or features.shape[0] != 1 or features.shape[2] != width):
+        raise ConfigError(
+            f"{name} has the shape {list(features.shape)}, this model needs [1, rows, {width}].",
+            "Use the encoder that belongs to the model, or leave it out.", setting=name,
+        )  # fmt: skip
 
 
 def _text_context(bundle: ModelBundle, prompt: str) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError
-from .safetensors_stream import find_shards
+from .safetensors_stream import find_shards, read_json
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "tiny"
@@ -125,6 +125,21 @@ def find_model(path: str | Path | None, replacements: Replacements | None = None
         SHAPE_OF_A_MODEL,
         file=str(folder),
     )
+
+
+def find_vae(path: Path) -> ComponentFiles:
+    """A VAE that lies in one file: published names, or the library's, with their config.json beside it if need be.
+
+    Raises:
+        CheckpointError: there is no such file, or it is a pickle.
+    """
+    search = _Search(path.parent)
+    weights = search.given(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.", "Give a VAE's .safetensors file.", file=str(path))
+    config = path.with_name("config.json")
+    described = config.is_file() and read_json(config).get("_class_name") == "AutoencoderKLWan"
+    return ComponentFiles((weights,), config if described else None)
 
 
 def convert_command(path: Path) -> str:

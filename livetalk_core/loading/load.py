@@ -16,7 +16,7 @@ from ..models.vae import WanVideoVAE
 from .assemble import AssemblyPlan
 from .components import plan_audio_encoder, plan_image_encoder, plan_text_encoder, plan_transformer, plan_vae
 from .describe import manifest_of
-from .layout import ModelFiles, Replacements, find_model
+from .layout import ModelFiles, Replacements, find_model, find_vae
 from .manifest import Manifest, read_audio_normalise, require_equal
 from .placement import Placement, choose_placement, require_memory
 from .random_model import PREFIX, random_model
@@ -62,6 +62,25 @@ def load_model(
     modules = {name: plan.fill(place_on.device) for name, plan in plans.items()}
     logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
     return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
+
+
+def load_vae(
+    path: str | Path, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[WanVideoVAE, str]:
+    """Load a VAE alone, and the fingerprint of its weights.
+
+    Args:
+        path: Its .safetensors file.
+        device, dtype: See `load_model`.
+
+    Raises:
+        CheckpointError, DeviceError: see `load_model`.
+    """
+    place_on = choose_placement(device, dtype)
+    plan = plan_vae(find_vae(Path(path)), place_on.dtype)
+    require_memory(plan.needed_bytes, place_on.device, Path(path).name)
+    module: Any = plan.fill(place_on.device)
+    return WanVideoVAE(module).to(place_on.device), hashlib.sha256(plan.weights.fingerprint().encode()).hexdigest()
 
 
 def _plans(files: ModelFiles, place_on: Placement) -> dict[str, AssemblyPlan]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -36,13 +38,22 @@ def load_picture(path: str | Path) -> Image.Image:
     """
     text = os.fspath(path)
     _check_file(text)
+    return _read(text, text)
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """Read a picture from the bytes of its file; see `load_picture`."""
+    return _read(io.BytesIO(data), "that was sent")
+
+
+def _read(source: str | BinaryIO, text: str) -> Image.Image:
     Image.init()
     formats = [name for name in Image.OPEN if name not in _REFUSED_FORMATS]
     try:
         with warnings.catch_warnings():
             # Our own, lower limit is checked below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(text, formats=formats)
+            opened = Image.open(source, formats=formats)
         with opened:
             _check_size(opened.size, text)
             opened.load()
@@ -53,7 +64,7 @@ def load_picture(path: str | Path) -> Image.Image:
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{text} is not a picture that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text
+            f"The picture {text} is not one that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text
         ) from error
     except ImageError:
         raise

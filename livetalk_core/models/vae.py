@@ -78,8 +78,7 @@ class WanVideoVAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B,16,T,h,w] -> video [B,3,1+4(T-1),H,W] clamped to [-1,1]."""
-        raw = latents.to(self.dtype) / self._like(self.inv_std) + self._like(self.mean)
-        return self.decode_raw(raw).clamp(-1.0, 1.0)
+        return self.decode_raw(self.unnormalise(latents)).clamp(-1.0, 1.0)
 
     def moments(self, video: Tensor) -> Tensor:
         """Video -> un-normalised mean and log-variance [B,32,T,h,w]."""
@@ -94,19 +93,32 @@ class WanVideoVAE(nn.Module):
         """Un-normalised latents -> video, not clamped (training needs the gradient outside [-1,1])."""
         return torch.cat(list(self.decode_groups(latents)), dim=2)
 
-    def decode_groups(self, latents: Tensor) -> Iterator[Tensor]:
-        """Un-normalised latents [B,16,T,h,w] -> the frames of `decode_raw` in order, group by group."""
+    def unnormalise(self, latents: Tensor) -> Tensor:
+        """Normalised latents in any number format -> un-normalised ones in the VAE's."""
+        return latents.to(self.dtype) / self._like(self.inv_std) + self._like(self.mean)
+
+    def decode_groups(self, latents: Tensor, group: int = GROUP_LATENTS) -> Iterator[Tensor]:
+        """Un-normalised latents [B,16,T,h,w] -> the frames of `decode_raw` in order, `group` latents at a time."""
         history = CausalHistory()
         x = latents.contiguous(memory_format=torch.channels_last_3d)
         x = self._conv(self.vae.post_quant_conv, x, history)
-        for first in range(0, x.shape[2], GROUP_LATENTS):
-            part = self._decode_group(x[:, :, first : first + GROUP_LATENTS], history, first == 0)
+        for first in range(0, x.shape[2], group):
+            part = self._decode_group(x[:, :, first : first + group], history, first == 0)
             yield _unpatchify(part, self.patch)
 
-    def group_frames(self, latent_frames: int) -> list[int]:
+    @torch.no_grad()
+    def decode_frames(self, latents: Tensor, group: int = GROUP_LATENTS) -> Iterator[Tensor | None]:
+        """Un-normalised latents [1,16,T,h,w] -> uint8 frames [F,H,W,3] in order, for pictures to be shown.
+
+        On several ranks the others than rank 0 get None.
+        """
+        for part in self.decode_groups(latents, group):
+            yield to_uint8(part)[0].permute(1, 2, 3, 0)
+
+    def group_frames(self, latent_frames: int, group: int = GROUP_LATENTS) -> list[int]:
         """How many video frames each part of `decode_groups` has."""
         stride = self.config.scale_factor_temporal
-        bounds = [*range(0, latent_frames, GROUP_LATENTS), latent_frames]
+        bounds = [*range(0, latent_frames, group), latent_frames]
         return [stride * (b - a) - (stride - 1 if a == 0 else 0) for a, b in pairwise(bounds)]
 
     def decode_tail(self, latents: Tensor, count: int) -> Tensor:
@@ -184,6 +196,11 @@ class WanVideoVAE(nn.Module):
             x = rest if head is None else torch.cat([head, rest], dim=2) if rest.shape[2] else head
         x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
         return planar_conv(block.resample[1], self.plane.pad(x, 1, 1, 1, 1))
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """[-1,1] (beyond is clipped) -> 0..255, rounded."""
+    return ((video.float().clamp(-1.0, 1.0) + 1) * 127.5 + 0.5).to(torch.uint8)
 
 
 def _interleave(x: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class Groups:
     world: int
     device: torch.device
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to talk to: then nothing is sent and no process group is needed."""
+        return self.world == 1
+
     def exchange(self, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> PendingExchange:
         """Start sending contiguous tensors to ranks and receiving contiguous ones from ranks.
 
@@ -54,6 +59,8 @@ class Groups:
     def all_gather(self, local: Tensor) -> Tensor:
         """Every rank's tensor of one shape [...] -> [world, ...]."""
         local = local.contiguous()
+        if self.alone:
+            return local.unsqueeze(0)
         gathered = local.new_empty((self.world, *local.shape))
         with reported("all_gather", self.rank):
             _ALL_GATHER(as_bytes(gathered), as_bytes(local))
@@ -61,6 +68,8 @@ class Groups:
 
     def broadcast(self, tensor: Tensor, source: int = 0) -> Tensor:
         """Overwrite a contiguous tensor with the source rank's; the same shape and dtype on every rank."""
+        if self.alone:
+            return tensor
         with reported("broadcast", self.rank):
             dist.broadcast(as_bytes(tensor), source)
         return tensor
@@ -96,7 +105,7 @@ def open_groups(
     device: torch.device | str = "cpu",
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Iterator[Groups]:
-    """Join the world of this process, and leave it in the end.
+    """Join the world of this process, and leave it in the end; a world of one rank is there without a meeting.
 
     Args:
         rank, world: This rank, and how many there are.
@@ -111,6 +120,9 @@ def open_groups(
         ParallelError: the others did not come in time.
     """
     target = _checked_device(rank, world, torch.device(device))
+    if world == 1:
+        yield Groups(rank, world, target)
+        return
     store = None
     if rendezvous is not None:
         # Ranks of one host talk over the loopback device only; torch reads its name from here.

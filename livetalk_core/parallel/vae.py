@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..models.vae import WanVideoVAE
+from ..models.vae import GROUP_LATENTS, WanVideoVAE, to_uint8
 from .groups import Groups
 from .plan import Tile, TileGrid, choose_grid
 from .split_plane import SplitPlane
@@ -42,32 +42,32 @@ class ParallelVAE(WanVideoVAE):
         return self._gather(part, grid, (video.shape[0], 2 * self.config.z_dim, frames), 1)
 
     @torch.no_grad()
-    def decode_groups(self, latents: Tensor) -> Iterator[Tensor]:
-        """Un-normalised latents -> the video's frames in order, a few latent frames' worth at a time."""
+    def decode_groups(self, latents: Tensor, group: int = GROUP_LATENTS) -> Iterator[Tensor]:
+        """Un-normalised latents -> the video's frames in order, `group` latent frames' worth at a time."""
         grid = self._grid_of((latents.shape[3], latents.shape[4]))
-        for part, frames in self._tile_groups(latents, grid):
+        for part, frames in self._tile_groups(latents, grid, group):
             yield self._gather(part, grid, (latents.shape[0], 3, frames), self.config.scale_factor_spatial)
 
     @torch.no_grad()
-    def decode_frames(self, latents: Tensor, target: int = 0) -> Iterator[Tensor | None]:
-        """Un-normalised latents -> uint8 frames [F,H,W,3] in order on rank `target`, None on the others.
+    def decode_frames(self, latents: Tensor, group: int = GROUP_LATENTS) -> Iterator[Tensor | None]:
+        """Un-normalised latents [1,16,T,h,w] -> uint8 frames [F,H,W,3] in order on rank 0, None on the others.
 
         A quarter of the bytes of `decode_groups` or less, to one rank: for pictures that nothing is computed from.
         """
         grid = self._grid_of((latents.shape[3], latents.shape[4]))
-        for part, frames in self._tile_groups(latents[:1], grid):
-            pixels = None if part is None else _to_uint8(part)
-            full = self._gather(pixels, grid, (1, 3, frames), self.config.scale_factor_spatial, target)
-            yield full[0].permute(1, 2, 3, 0) if self._groups.rank == target else None
+        for part, frames in self._tile_groups(latents, grid, group):
+            pixels = None if part is None else to_uint8(part)
+            full = self._gather(pixels, grid, (1, 3, frames), self.config.scale_factor_spatial, 0)
+            yield full[0].permute(1, 2, 3, 0) if self._groups.rank == 0 else None
 
-    def _tile_groups(self, latents: Tensor, grid: TileGrid) -> Iterator[tuple[Tensor | None, int]]:
+    def _tile_groups(self, latents: Tensor, grid: TileGrid, group: int) -> Iterator[tuple[Tensor | None, int]]:
         """This rank's part of every group of frames, and the group's number of frames."""
         tile = self._enter(grid)
         if tile is not None:
-            for part in super().decode_groups(_cut(latents, tile, 1)):
+            for part in super().decode_groups(_cut(latents, tile, 1), group):
                 yield part, part.shape[2]
             return
-        for frames in self.group_frames(latents.shape[2]):
+        for frames in self.group_frames(latents.shape[2], group):
             yield None, frames
 
     def _enter(self, grid: TileGrid) -> Tile | None:
@@ -118,8 +118,3 @@ class ParallelVAE(WanVideoVAE):
 def _cut(x: Tensor, tile: Tile, stride: int) -> Tensor:
     """The tile's part of [...,H,W] with `stride` pixels per cell."""
     return x[..., tile.top * stride : tile.bottom * stride, tile.left * stride : tile.right * stride]
-
-
-def _to_uint8(video: Tensor) -> Tensor:
-    """[-1,1] (beyond is clipped) -> 0..255, rounded."""
-    return ((video.float().clamp(-1.0, 1.0) + 1) * 127.5 + 0.5).to(torch.uint8)

@@ -14,6 +14,7 @@ from livetalk_core.errors import DeviceError, NumericalError
 Kind = Literal[
     "kill", "hang", "raise", "numerical", "out_of_memory", "slow",
     "exit_at_import", "never_ready", "bad_load", "ignore_sigterm",
+    "skip_collective", "nan", "other_noise",
 ]  # fmt: skip
 
 
@@ -58,6 +59,15 @@ class Injector:
     def has(self, kind: Kind) -> bool:
         """Whether a fault at start is of this kind."""
         return any(fault.kind == kind and fault.chunk == -1 for fault in self._faults)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any fault is in the noise."""
+        return any(fault.kind in ("nan", "other_noise") for fault in self._faults)
+
+    def hits(self, kind: Kind, chunk: int, step: int = 0) -> bool:
+        """Whether a fault of this kind is scripted for this place."""
+        return any((fault.kind, fault.chunk, fault.step) == (kind, chunk, step) for fault in self._faults)
 
     def at(self, chunk: int, step: int) -> None:
         """Called before each step."""

@@ -240,7 +240,7 @@ def test_key_changes_with_everything_that_ranks_depend_on() -> None:
         DaemonConfig(**fields)
         for fields in (
             {"model": "a"}, {"revision": "r"}, {"world_size": 2}, {"dtype": "bfloat16"}, {"device": "cpu"},
-            {"options": {"a": "b"}}, {"compile": True}, {"attention": "torch"},
+            {"options": {"threads": "2"}}, {"compile": True}, {"attention": "torch"},
         )
     ]  # fmt: skip
     assert len({base.key(), *(other.key() for other in others)}) == len(others) + 1
