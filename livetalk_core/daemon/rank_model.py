@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from ..config import ChunkGeometry
+from ..engine.compilation import compile_model, require_compiler
 from ..errors import ConfigError, DeviceError, OutOfMemoryError
 from ..loading import Replacements, load_model, load_vae
 from ..loading.placement import available_devices, memory_of
@@ -25,7 +26,6 @@ from ..parallel.backends import Backend
 from ..parallel.groups import Groups, open_groups
 from ..parallel.plan import ParallelPlan, make_plan, plan_tokens
 from ..parallel.vae import ParallelVAE
-from ..production.compilation import compile_model, require_compiler
 from .daemon_config import RankOptions, WorkerConfig
 from .messages import ModelInfo
 

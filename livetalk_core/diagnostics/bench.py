@@ -19,12 +19,12 @@ from PIL import Image
 
 from ..config import StreamConfig
 from ..engine import Engine
+from ..engine.compilation import compile_model, require_compiler
 from ..engine.drive import generate
 from ..errors import ConfigError
 from ..loading import load_model
 from ..media import load_picture, open_sound
 from ..models.bundle import ModelBundle
-from ..production.compilation import compile_model, require_compiler
 from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH
 from ..telemetry import summarise
 from .environment import fingerprint

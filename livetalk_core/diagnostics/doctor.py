@@ -162,7 +162,7 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _programs() -> Iterator[Finding]:
-    from ..production.compilation import find_compiler
+    from ..engine.compilation import find_compiler
 
     compiler = find_compiler()
     if compiler:

@@ -42,11 +42,11 @@ def load_picture(path: str | Path) -> Image.Image:
 
 
 def decode_picture(data: bytes) -> Image.Image:
-    """Read a picture from the bytes of its file; see `load_picture`."""
-    return _read(io.BytesIO(data), "that was sent")
+    """Read a picture of any size up to `MAX_MEGAPIXELS` from the bytes of its file; see `load_picture`."""
+    return _read(io.BytesIO(data), "that was sent", 1)
 
 
-def _read(source: str | BinaryIO, text: str) -> Image.Image:
+def _read(source: str | BinaryIO, text: str, min_side: int = MIN_SIDE) -> Image.Image:
     Image.init()
     formats = [name for name in Image.OPEN if name not in _REFUSED_FORMATS]
     try:
@@ -55,7 +55,7 @@ def _read(source: str | BinaryIO, text: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(source, formats=formats)
         with opened:
-            _check_size(opened.size, text)
+            _check_size(opened.size, text, min_side)
             opened.load()
             return _to_rgb(_upright(opened))
     except Image.DecompressionBombError as error:
@@ -131,9 +131,9 @@ def _check_file(text: str) -> None:
         raise ImageError(f"You may not read the picture {text}.", "Change its permissions.", file=text)
 
 
-def _check_size(size: tuple[int, int], text: str) -> None:
+def _check_size(size: tuple[int, int], text: str, min_side: int = MIN_SIDE) -> None:
     width, height = size
-    if min(size) < MIN_SIDE:
+    if min(size) < min_side:
         raise ImageError(
             f"The picture {text} is {width}x{height} pixels.",
             f"Give one of at least {MIN_SIDE}x{MIN_SIDE}; 512 and more look best.",

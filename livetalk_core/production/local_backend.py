@@ -7,11 +7,11 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ..engine import Engine, Stream, drive
+from ..engine.compilation import compile_model
 from ..engine.drive import open_for
 from ..loading import load_model
 from ..models.bundle import ModelBundle
 from .backend import Made, ModelFacts, Watch
-from .compilation import compile_model
 
 if TYPE_CHECKING:
     from .prepare import Job

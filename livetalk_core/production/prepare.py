@@ -12,13 +12,13 @@ from PIL import Image
 
 from ..config import StreamConfig
 from ..engine import StreamState
+from ..engine.compilation import require_compiler
 from ..errors import StateError
 from ..loading.describe import describe_model
 from ..loading.manifest import Manifest
 from ..loading.placement import choose_placement
 from ..media import SoundReader, fit_size
 from .checks import open_request_sound
-from .compilation import require_compiler
 from .request import VideoRequest
 
 _MAX_STATE_BYTES = 64 * 2**20
