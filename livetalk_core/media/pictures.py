@@ -64,7 +64,7 @@ def _read(source: str | BinaryIO, text: str, min_side: int = MIN_SIDE) -> Image.
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"The picture {text} is not one that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text
+            f"The file {text} is not a picture that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text
         ) from error
     except ImageError:
         raise
