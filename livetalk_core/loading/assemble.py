@@ -29,6 +29,7 @@ class AssemblyPlan:
         weights: Where its tensors come from.
         routes: Tensor name -> the parameters it fills, and how.
         absent: Parameters no file has; they are zero.
+        tied: Names of each parameter that has several, the filled one first.
         dtype: Number format of the weights; see `parameter_dtype` for the exceptions.
     """
 
@@ -37,6 +38,7 @@ class AssemblyPlan:
     weights: WeightSet
     routes: Mapping[str, Targets]
     absent: tuple[str, ...]
+    tied: Sequence[tuple[str, ...]]
     dtype: torch.dtype
 
     @property
@@ -67,6 +69,8 @@ class AssemblyPlan:
             for name in self.absent:
                 shape = self.module.get_parameter(name).shape
                 place(self.module, name, torch.zeros(shape), self.dtype, device)
+            for names in self.tied:
+                _tie(self.module, *names)
             finish(self.module, device)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise DeviceError(
@@ -111,7 +115,7 @@ def plan_assembly(
     missing = [name for name, first in canonical.items() if name == first and first not in filled]
     absent = tuple(name for name in missing if name in adapter.optional)
     _refuse_missing(component, weights, [name for name in missing if name not in absent])
-    return AssemblyPlan(component, module, weights, routes, absent, dtype)
+    return AssemblyPlan(component, module, weights, routes, absent, _tied_names(canonical, filled), dtype)
 
 
 def library_shapes(weights: WeightSet, adapter: StateDictAdapter) -> dict[str, tuple[int, ...]]:
@@ -185,6 +189,28 @@ def _canonical_names(expected: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> first name of the same (tied) parameter."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(value), name) for name, value in expected.items()}
+
+
+def _tied_names(
+    canonical: Mapping[str, str], filled: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, ...]]:
+    """Names of each tied parameter, the filled one first."""
+    groups: dict[str, list[str]] = {}
+    for name, first in canonical.items():
+        groups.setdefault(first, []).append(name)
+    return [
+        tuple(sorted(names, key=lambda name: name != filled[first][0]))
+        for first, names in groups.items()
+        if len(names) > 1 and first in filled
+    ]
+
+
+def _tie(module: nn.Module, name: str, *others: str) -> None:
+    """Let the other names show the parameter that is now in the place of `name`."""
+    parameter = module.get_parameter(name)
+    for other in others:
+        parent, _, leaf = other.rpartition(".")
+        module.get_submodule(parent)._parameters[leaf] = parameter
 
 
 def _claims(

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from ..errors import CheckpointError
+from ..models.library_names import image_prefix
 from ..models.published import IMAGE_ENCODER, TEXT_ENCODER, VAE
 from ..models.state_dict_adapter import Component, StateDictAdapter, adapter_for
 from ..models.transformer import LiveTalkTransformer3DModel
@@ -104,7 +105,7 @@ def vae_config(shapes: Shapes) -> dict[str, Any]:
 
 def image_config(shapes: Shapes) -> dict[str, Any]:
     """What the shapes of its weights (library names) tell about a CLIP vision tower."""
-    embeddings, layers = "vision_model.embeddings.", "vision_model.encoder.layers."
+    embeddings, layers = f"{image_prefix()}embeddings.", f"{image_prefix()}encoder.layers."
     positions, hidden = shapes[f"{embeddings}position_embedding.weight"]
     patch = shapes[f"{embeddings}patch_embedding.weight"][-1]
     return {

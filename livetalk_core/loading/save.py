@@ -12,14 +12,21 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from ..errors import OutputError
 from ..models.bundle import ModelDefaults
+from ..models.library_names import stored_name
 from .atomic_files import require_space, unwritable, write_json, write_safetensors
 from .layout import MANIFEST, TRANSFORMER_STEM
 from .manifest import SAMPLE_RATE, Manifest
 
 MAX_SHARD_BYTES = 5 * 1000**3
+
+_COMMON = frozenset(
+    {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "is_decoder", "tie_word_embeddings"}
+)
+"""Settings of text generation that transformers 4 gives to every configuration, transformers 5 to some."""
 
 
 def save_model(
@@ -136,10 +143,10 @@ def write_shards(
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict, each tied parameter once."""
+    """The state dict under the names on disk, each tied parameter once."""
     unique: dict[int, tuple[str, Tensor]] = {}
     for name, value in module.state_dict(keep_vars=True).items():
-        unique.setdefault(id(value), (name, value.detach()))
+        unique.setdefault(id(value), (stored_name(module, name), value.detach()))
     return dict(unique.values())
 
 
@@ -172,10 +179,15 @@ def _bytes_of(module: nn.Module, dtype: torch.dtype | None) -> int:
 
 
 def _config_of(module: Any) -> dict[str, Any]:
-    """The configuration as plain JSON values, without names of paths."""
+    """The settings of the class as plain JSON values, the same whichever release of its library writes them."""
     config = module.config
-    plain = dict(config.to_dict() if hasattr(config, "to_dict") else config)
-    values = {key: value for key, value in plain.items() if not key.startswith("_") and key != "dtype"}
+    if isinstance(config, PretrainedConfig):
+        common = PretrainedConfig().to_dict().keys() | _COMMON
+        plain = {key: value for key, value in config.to_dict().items() if key not in common}
+        plain["model_type"] = config.model_type
+    else:
+        plain = dict(config)
+    values = {key: value for key, value in sorted(plain.items()) if not key.startswith("_")}
     result: dict[str, Any] = msgspec.json.decode(msgspec.json.encode({"_class_name": type(module).__name__, **values}))
     return result
 

@@ -51,12 +51,12 @@ def text_rules() -> Iterator[Rule]:
 
 
 def image_rules() -> Iterator[Rule]:
-    """CLIP visual tower -> `transformers.CLIPVisionModel` (spec 2.5, 3)."""
-    model, layer = "vision_model", "vision_model.encoder.layers.{i}"
+    """CLIP visual tower -> `transformers.CLIPVisionModel` without the prefix of its release (spec 2.5, 3)."""
+    layer = "encoder.layers.{i}"
     names = {
-        "patch_embedding.weight": f"{model}.embeddings.patch_embedding.weight",
-        "pre_norm.{p}": f"{model}.pre_layrnorm.{{p}}",
-        "post_norm.{p}": f"{model}.post_layernorm.{{p}}",
+        "patch_embedding.weight": "embeddings.patch_embedding.weight",
+        "pre_norm.{p}": "pre_layrnorm.{p}",
+        "post_norm.{p}": "post_layernorm.{p}",
         "transformer.{i}.norm1.{p}": f"{layer}.layer_norm1.{{p}}",
         "transformer.{i}.norm2.{p}": f"{layer}.layer_norm2.{{p}}",
         "transformer.{i}.attn.proj.{p}": f"{layer}.self_attn.out_proj.{{p}}",
@@ -65,10 +65,10 @@ def image_rules() -> Iterator[Rule]:
     }
     yield from (Rule(published, (library,)) for published, library in names.items())
     yield Rule("transformer.{i}.attn.to_qkv.{p}", tuple(f"{layer}.self_attn.{x}_proj.{{p}}" for x in "qkv"))
-    yield Rule("cls_embedding", (f"{model}.embeddings.class_embedding",), _flatten, partial(_lead, axes=2))
+    yield Rule("cls_embedding", ("embeddings.class_embedding",), _flatten, partial(_lead, axes=2))
     yield Rule(
         "pos_embedding",
-        (f"{model}.embeddings.position_embedding.weight",),
+        ("embeddings.position_embedding.weight",),
         _drop_batch,
         partial(_lead, axes=1),
     )

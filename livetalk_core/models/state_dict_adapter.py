@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .key_rules import Rule, Transform, audio_rules, image_rules, keep, text_rules, vae_rules
+from .library_names import IMAGE_TOWER, image_prefix
 
 Component = Literal["vae", "text_encoder", "image_encoder", "audio_encoder"]
 Targets = list[tuple[str, Transform]]
@@ -28,6 +29,7 @@ class StateDictAdapter:
     Args:
         rules: The tensors whose names differ.
         prefix: Taken off the file's names where present.
+        library_prefix: In front of every name in the module.
         ignored: Regular expressions of names (without prefix) that the module has no use for.
         optional: Library names that a file may lack.
         others: Whether names that no rule covers are the library's own; otherwise they are unknown.
@@ -38,13 +40,14 @@ class StateDictAdapter:
         rules: Iterable[Rule] = (),
         *,
         prefix: str = "",
+        library_prefix: str = "",
         ignored: Iterable[str] = (),
         optional: Iterable[str] = (),
         others: bool = False,
     ) -> None:
         rules = tuple(rules)
         self.optional = frozenset(optional)
-        self._prefix, self._others = prefix, others
+        self._prefix, self._library_prefix, self._others = prefix, library_prefix, others
         self._ignored = re.compile("|".join(ignored) or r"(?!)")
         self._forward = [(_pattern(rule.published), rule) for rule in rules]
         self._backward = [
@@ -60,12 +63,12 @@ class StateDictAdapter:
         own = name.removeprefix(self._prefix)
         for pattern, rule in self._forward:
             if match := pattern.fullmatch(own):
-                count = len(rule.library)
+                count, groups = len(rule.library), match.groupdict()
                 return [
-                    (library.format(**match.groupdict()), partial(_share, rule.to_library, index, count))
+                    (self._library_prefix + library.format(**groups), partial(_share, rule.to_library, index, count))
                     for index, library in enumerate(rule.library)
                 ]
-        return [(own, keep)] if self._others else None
+        return [(self._library_prefix + own, keep)] if self._others else None
 
     def to_library(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A whole state dict under the library's names.
@@ -107,11 +110,12 @@ class StateDictAdapter:
             raise CheckpointError(f"Parts of {sorted(waiting)[0]!r} are missing.", "Export a complete model.")
 
     def _published(self, name: str) -> tuple[str, Rule, int]:
+        own = name.removeprefix(self._library_prefix)
         for pattern, rule, index in self._backward:
-            if match := pattern.fullmatch(name):
+            if match := pattern.fullmatch(own):
                 return rule.published.format(**match.groupdict()), rule, index
         if self._others:
-            return name, Rule(name, (name,)), 0
+            return own, Rule(own, (own,)), 0
         raise CheckpointError(
             f"Tensor {name!r} has no published name.", "It is no part of this model.", key=name
         )
@@ -149,7 +153,8 @@ def _text(_names: Collection[str]) -> StateDictAdapter:
 def _image(names: Collection[str]) -> StateDictAdapter:
     prefix = "visual." if any(name.startswith("visual.") for name in names) else ""
     # The projection to the space shared with text, the text tower and the logit scale play no part here.
-    return StateDictAdapter(image_rules(), prefix=prefix, ignored=("head", r"textual\..*", "log_scale"))
+    ignored = ("head", r"textual\..*", "log_scale")
+    return StateDictAdapter(image_rules(), prefix=prefix, library_prefix=image_prefix(), ignored=ignored)
 
 
 def _vae(names: Collection[str]) -> StateDictAdapter:
@@ -174,14 +179,13 @@ def _audio(_names: Collection[str]) -> StateDictAdapter:
 
 def _library_adapter(component: Component) -> StateDictAdapter:
     """Files that already use the library's names, such as ComfyUI's, may carry tensors of other parts."""
-    ignored = {
-        "text_encoder": ("spiece_model", r"decoder\..*", r"lm_head\..*"),
-        "image_encoder": (
-            r"(visual|text)_projection\..*", r"text_model\..*", "logit_scale", r".*\.position_ids",
-        ),
-    }.get(component, ())  # fmt: skip
-    optional = ("encoder.embed_tokens.weight",) if component == "text_encoder" else ()
-    return StateDictAdapter(ignored=ignored, optional=optional, others=True)
+    if component == "image_encoder":
+        rest = (r"(visual|text)_projection\..*", r"text_model\..*", "logit_scale", r".*\.position_ids")
+        return StateDictAdapter(prefix=IMAGE_TOWER, library_prefix=image_prefix(), ignored=rest, others=True)
+    if component == "text_encoder":
+        parts = ("spiece_model", r"decoder\..*", r"lm_head\..*")
+        return StateDictAdapter(ignored=parts, optional=("encoder.embed_tokens.weight",), others=True)
+    return StateDictAdapter(others=True)
 
 
 _PUBLISHED: dict[Component, Callable[[Collection[str]], StateDictAdapter]] = {
@@ -194,7 +198,8 @@ _SIGNATURES: dict[Component, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vae": (("decoder.conv1.weight",), ("decoder.conv_in.weight",)),
     "text_encoder": (("token_embedding.weight",), ("shared.weight", "encoder.embed_tokens.weight")),
     "image_encoder": (
-        ("visual.cls_embedding", "cls_embedding"), ("vision_model.embeddings.class_embedding",),
+        ("visual.cls_embedding", "cls_embedding"),
+        (f"{IMAGE_TOWER}embeddings.class_embedding", "embeddings.class_embedding"),
     ),
     "audio_encoder": (
         ("wav2vec2.feature_projection.projection.weight", "feature_projection.projection.weight"),

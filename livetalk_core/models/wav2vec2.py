@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Wav2Vec2Model
 
@@ -45,8 +47,26 @@ def audio_features(model: Wav2Vec2Model, samples: Tensor, frames: int) -> Tensor
     convolved = model.feature_extractor(samples)
     resampled = functional.interpolate(convolved, size=frames, mode="linear", align_corners=True)
     projected, _ = model.feature_projection(resampled.transpose(1, 2))
-    states = model.encoder(projected, output_hidden_states=True, return_dict=True).hidden_states
-    return torch.stack(states[1:], dim=2)
+    return torch.stack(_layer_states(model.encoder, projected), dim=2)
+
+
+def _layer_states(encoder: nn.Module, projected: Tensor) -> list[Tensor]:
+    """The output of every layer; that of the last one as the encoder returns it, with the final norm if it has one.
+
+    Taken by hooks: since transformers 5 the encoder itself no longer collects them.
+    """
+    states: list[Tensor] = []
+
+    def record(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_hook(record) for layer in encoder.get_submodule("layers").children()]
+    try:
+        last: Tensor = encoder(projected).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [*states[:-1], last]
 
 
 def _receptive_field(model: Wav2Vec2Model) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from livetalk_core.errors import CheckpointError
+from livetalk_core.models.library_names import image_prefix, stored_name
 from livetalk_core.models.state_dict_adapter import Component, adapter_for, published_adapter
 
 pytestmark = pytest.mark.unit
@@ -72,7 +73,7 @@ def test_image_qkv_is_split_in_order() -> None:
     targets = adapter_for("image_encoder", ["cls_embedding"]).targets("transformer.1.attn.to_qkv.weight")
     assert targets is not None
     for (name, transform), letter, first in zip(targets, "qkv", (0, 8, 16), strict=True):
-        assert name == f"vision_model.encoder.layers.1.self_attn.{letter}_proj.weight"
+        assert name == f"{image_prefix()}encoder.layers.1.self_attn.{letter}_proj.weight"
         assert transform(qkv)[0, 0] == first and transform(qkv).shape == (8, 8)
 
 
@@ -100,8 +101,10 @@ def test_whole_published_clip_file_keeps_only_the_visual_tower() -> None:
 def test_repackaged_files_keep_their_names(
     component: Component, build: Callable[[], nn.Module], extras: list[str]
 ) -> None:
-    state = build().state_dict()
-    file: dict[str, Tensor] = dict(state) | {name: torch.zeros(1) for name in extras}
+    module = build()
+    state = module.state_dict()
+    file = {stored_name(module, name): value for name, value in state.items()}
+    file |= {name: torch.zeros(1) for name in extras}
     assert adapter_for(component, file).to_library(file).keys() == state.keys()
 
 
@@ -136,7 +139,7 @@ def test_unknown_names_are_reported() -> None:
 
 def test_incomplete_export_is_refused() -> None:
     state = tiny_image().state_dict()
-    del state["vision_model.encoder.layers.0.self_attn.k_proj.bias"]
+    del state[f"{image_prefix()}encoder.layers.0.self_attn.k_proj.bias"]
     with pytest.raises(CheckpointError, match=r"transformer\.0\.attn\.to_qkv\.bias"):
         dict(published_adapter("image_encoder", state).to_published(state.items()))
     with pytest.raises(CheckpointError, match="no published name"):

@@ -17,6 +17,7 @@ from livetalk_core.errors import CheckpointError, DeviceError, OutputError
 from livetalk_core.loading import Replacements, load_model, placement, save_model
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.encoders import encode_text
+from livetalk_core.models.library_names import stored_name
 
 pytestmark = pytest.mark.unit
 
@@ -113,7 +114,8 @@ def test_repackaged_files_take_the_place_of_the_folders_own(
         "visual_projection.weight": torch.zeros(4, 32),
         "vision_model.embeddings.position_ids": torch.arange(17),
     }
-    save_file({**saved["image_encoder"].state_dict(), **extras}, tmp_path / "image.safetensors")
+    image = {stored_name(saved["image_encoder"], k): v for k, v in saved["image_encoder"].state_dict().items()}
+    save_file({**image, **extras}, tmp_path / "image.safetensors")
     save_file(published_state("vae", saved["vae"].half()), tmp_path / "vae.safetensors")
     saved["vae"].float()
     chosen = Replacements(
