@@ -20,10 +20,12 @@ from .environment import cpu_name, graphics_cards, library_version, usable_cores
 
 Status = Literal["ok", "note", "problem"]
 _GIB = 2**30
-_MINIMUM = {
-    "diffusers": "0.35", "transformers": "4.50", "safetensors": "0.4.3", "numpy": "1.26", "scipy": "1.11",
-    "pillow": "10", "pyloudnorm": "0.1.1", "msgspec": "0.18", "matplotlib": "3.8",
+REQUIRED = {
+    "diffusers": ">=0.35", "transformers": ">=4.50,<6", "safetensors": ">=0.4.3", "numpy": ">=1.26", "scipy": ">=1.11",
+    "av": ">=13", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.12", "rich": ">=13",
+    "accelerate": ">=0.30", "ftfy": ">=6", "sentencepiece": ">=0.2", "psutil": ">=5.9", "matplotlib": ">=3.8",
 }  # fmt: skip
+"""What pyproject.toml asks for besides torch; inside ComfyUI there is no installed package to ask."""
 _FREE_DISK = 2 * _GIB
 
 
@@ -130,14 +132,15 @@ def _graphics() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    for name, lowest in _MINIMUM.items():
+    for name, wanted in REQUIRED.items():
         found = library_version(name)
+        lowest, _, limit = wanted.removeprefix(">=").partition(",<")
         if found is None:
-            yield Finding(name, "problem", "not installed", f"pip install '{name}>={lowest}'")
+            yield Finding(name, "problem", "not installed", f"pip install '{name}{wanted}'")
         elif _numbers(found) < _numbers(lowest):
-            yield Finding(name, "problem", f"{found} is too old", f"pip install --upgrade '{name}>={lowest}'")
-        elif name == "transformers" and _numbers(found) >= (6,):
-            yield Finding(name, "problem", f"{found} is not supported yet", "pip install 'transformers<6'")
+            yield Finding(name, "problem", f"{found} is too old", f"pip install --upgrade '{name}{wanted}'")
+        elif limit and _numbers(found) >= _numbers(limit):
+            yield Finding(name, "problem", f"{found} is not supported yet", f"pip install '{name}{wanted}'")
         else:
             yield Finding(name, "ok", found)
 
@@ -150,7 +153,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _codecs() -> Iterator[Finding]:
     import av
 
-    yield Finding("av (FFmpeg)", "ok", str(av.__version__))
     wanted = {"libx264": "H.264 for .mp4", "aac": "sound for .mp4", "ffv1": "lossless .mkv"}
     for name, use in wanted.items():
         if name in av.codecs_available:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from livetalk_core.diagnostics.doctor import REQUIRED
+
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "livetalk_core"
@@ -67,6 +69,11 @@ def test_only_the_command_line_prints() -> None:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", path
+
+
+def test_doctor_asks_for_what_the_package_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert sorted(project["dependencies"]) == sorted([f"{k}{v}" for k, v in REQUIRED.items()] + ["torch>=2.6"])
 
 
 def test_every_data_file_is_packed() -> None:
