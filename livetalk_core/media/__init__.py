@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .atomic_file import AtomicFile, check_writable, write_atomic
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
+    from .fragments import FragmentWriter
     from .pictures import as_portrait, decode_picture, fit_size, load_picture
+    from .pictures import as_portrait, fit_size, load_picture
     from .plots import curves_plot, mouth_plot
     from .resample import Resampler
     from .sheet import ContactSheet, contact_sheet
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AtomicFile",
     "ContactSheet",
+    "FragmentWriter",
     "Resampler",
     "SoundInfo",
     "SoundReader",
@@ -49,7 +52,9 @@ __all__ = [
 _MODULES = {
     "atomic_file": ("AtomicFile", "check_writable", "write_atomic"),
     "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
+    "fragments": ("FragmentWriter",),
     "pictures": ("as_portrait", "decode_picture", "fit_size", "load_picture"),
+    "pictures": ("as_portrait", "fit_size", "load_picture"),
     "plots": ("curves_plot", "mouth_plot"),
     "resample": ("Resampler",),
     "sheet": ("ContactSheet", "contact_sheet"),

@@ -57,11 +57,11 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         )
     target = check_writable(path)
     if suffix == ".mp4":
-        _h264_encoder()
+        h264_encoder()
     return target
 
 
-def _h264_encoder() -> str:
+def h264_encoder() -> str:
     for name in _H264_ENCODERS:
         with suppress(av.codec.codec.UnknownCodecError):
             av.Codec(name, "w")
@@ -229,7 +229,7 @@ class VideoWriter:
             stream = self._container.add_stream("ffv1", rate=self.fps, options=options)
             stream.pix_fmt = "bgr0"
         else:
-            name = _h264_encoder()
+            name = h264_encoder()
             options = (
                 {"crf": "18", "preset": "veryfast", "g": str(2 * self.fps)}
                 if name == "libx264"

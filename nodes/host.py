@@ -1,0 +1,82 @@
+"""Everything of ComfyUI that the nodes use, in one place: a change of its API is a change here."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from PIL import Image
+
+__all__ = ["CATEGORY", "AudioType", "ComfyExtension", "HostNode", "InputImpl", "ModelType", "StreamType", "io", "ui"]
+
+logger = logging.getLogger("livetalk")
+
+CATEGORY = "LiveTalk"
+MODELS = "livetalk"
+ModelType = io.Custom("LIVETALK_MODEL")
+AudioType = io.Custom("LIVETALK_AUDIO")
+StreamType = io.Custom("LIVETALK_STREAM")
+
+
+class HostNode:
+    """What a running node can tell the page; only for the executor's thread.
+
+    Elsewhere ComfyUI would lose an interruption and not know the node.
+
+    Args:
+        node: Its unique id.
+    """
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._bar = comfy.utils.ProgressBar(1000, node_id=node)
+
+    def poll(self) -> None:
+        """Raise ComfyUI's own exception if the user has pressed Stop."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def progress(self, share: float, preview: Image.Image | None = None) -> None:
+        """Move the bar to `share` of 1, with a small picture."""
+        shown = None if preview is None else ("JPEG", preview, max(preview.size))
+        self._bar.update_absolute(round(1000 * share), 1000, shown)
+
+    def text(self, text: str) -> None:
+        """Show a line under the node."""
+        server = prompt_server()
+        if server is not None:
+            server.send_progress_text(text, self.node, server.client_id)
+
+    def send(self, event: str, **data: Any) -> None:
+        """Send a websocket event to the client whose prompt runs."""
+        server = prompt_server()
+        if server is not None:
+            server.send_sync(event, {"node": self.node, **data}, server.client_id)
+
+
+def prompt_server() -> Any | None:
+    """ComfyUI's server, or None where nodes run without one."""
+    from server import PromptServer
+
+    return getattr(PromptServer, "instance", None)
+
+
+def temporary_folder() -> Path:
+    """Where files live until ComfyUI ends; made if absent."""
+    folder = Path(folder_paths.get_temp_directory()) / "livetalk"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def model_roots() -> list[Path]:
+    """Folders that hold model folders."""
+    return [Path(root) for root in folder_paths.get_folder_paths(MODELS)]
+
+
+def register_model_folder() -> None:
+    """Add models/livetalk; extra_model_paths.yaml may add more."""
+    folder_paths.add_model_folder_path(MODELS, str(Path(folder_paths.models_dir) / MODELS))

@@ -1,0 +1,92 @@
+"""LoadLiveTalkModel: which model, and how it is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .core import require_core
+from .host import CATEGORY, ModelType, io, model_roots
+from .limits import MAX_GPUS, choice_problem
+from .model_list import find_model_folder, list_models, model_stamp
+from .recipes import ModelRecipe
+
+DEVICES = ["auto", "cuda", "cpu"]
+PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
+ATTENTIONS = ["auto", "torch", "xfuser"]
+
+
+class LoadLiveTalkModel(io.ComfyNode):
+    """Describes a model; it is loaded when a video is first made with it."""
+
+    @classmethod
+    def define_schema(cls) -> Any:
+        return io.Schema(
+            node_id="LoadLiveTalkModel",
+            display_name="Load LiveTalk Model",
+            category=CATEGORY,
+            description="Chooses the model that makes a person speak, and how it runs. It is loaded when it is first "
+            "needed, and kept for the next run.",
+            inputs=[
+                io.Combo.Input(
+                    "model", options=list_models(model_roots()), default="embedded",
+                    tooltip="'embedded' comes with LiveTalk and runs on any computer: drawn faces, 128x128. Others are "
+                    "folders in models/livetalk.",
+                ),
+                io.Int.Input(
+                    "gpus", default=1, min=1, max=MAX_GPUS,
+                    tooltip="How many GPUs work on each chunk together (Linux). On a CPU: how many processes.",
+                ),
+                io.Combo.Input(
+                    "device", options=DEVICES, default="auto",
+                    tooltip="Where the model computes. 'auto' takes the GPU if there is one.",
+                ),
+                io.Combo.Input(
+                    "precision", options=PRECISIONS, default="auto",
+                    tooltip="Number format. 'auto' takes bf16 where the hardware computes in it, else fp32.",
+                ),
+                io.Combo.Input(
+                    "attention", options=ATTENTIONS, default="auto",
+                    tooltip="How several GPUs share attention. 'auto' takes xfuser where it agrees with torch.",
+                ),
+                io.Boolean.Input(
+                    "compile", default=False,
+                    tooltip="Compile the transformer: minutes once, then faster. Worth it for long videos. On a CPU it "
+                    "needs a C++ compiler.",
+                ),
+            ],
+            outputs=[ModelType.Output(display_name="model", tooltip="For the other LiveTalk nodes.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, model: str, device: str, precision: str, attention: str) -> bool | str:
+        """Whether all choices are on their lists (ComfyUI checks this for older nodes only)."""
+        choices = {
+            "model": (model, list_models(model_roots())),
+            "device": (device, DEVICES),
+            "precision": (precision, PRECISIONS),
+            "attention": (attention, ATTENTIONS),
+        }
+        return choice_problem(choices) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
+        """Changes with the model's files."""
+        return model_stamp(find_model_folder(model, model_roots())) if model else ""
+
+    @classmethod
+    def execute(
+        cls, model: str, gpus: int, device: str, precision: str, attention: str, compile: bool
+    ) -> Any:
+        require_core()
+        problem = cls.validate_inputs(model, device, precision, attention)
+        if problem is not True:
+            raise ValueError(problem)
+        from .planning import model_defaults
+
+        folder = find_model_folder(model, model_roots())
+        recipe = ModelRecipe(
+            name=model, folder=None if folder is None else str(folder), stamp=model_stamp(folder),
+            device=device, dtype=precision, gpus=gpus, attention=attention, compile=compile,
+        )  # fmt: skip
+        model_defaults(recipe)  # an incomplete folder is reported here
+        return io.NodeOutput(recipe)
