@@ -9,13 +9,12 @@ from typing import Any, Literal
 import msgspec
 
 from livetalk_core.config import AudioConfig, ChunkGeometry, CorrectionConfig
-from livetalk_core.engine.stream import MAX_WHOLE_SECONDS
 from livetalk_core.errors import AudioError, ConfigError
 from livetalk_core.loading.describe import describe_model
 from livetalk_core.models.bundle import ModelDefaults
 
 from . import inputs
-from .limits import chunk_problem, prompt_problem, size_problem
+from .limits import MAX_WHOLE_SECONDS, chunk_problem, prompt_problem, size_problem
 from .recipes import AudioRecipe, ModelRecipe, StreamRecipe
 
 

@@ -24,8 +24,8 @@ class RetrospectiveCorrect(io.ComfyNode):
                 StreamType.Input("stream", tooltip="From Stream Chunk Sampler."),
                 io.Float.Input(
                     "color_strength", default=-1.0, min=-1.0, max=1.0, step=0.05, round=0.001,
-                    tooltip="How far colours are pulled to those of the picture: 0 not at all, 1 fully, -1 as the model "
-                    "says.",
+                    tooltip="How far colours are pulled to those of the picture: 0 not at all, 1 fully, -1 as the "
+                    "model says.",
                 ),
             ],
             outputs=[StreamType.Output(display_name="stream", tooltip="The same stream, corrected like this.")],

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from livetalk_core.production import ChunkRecord, Job, Observer, Report, produce
-from livetalk_core.production.backend import Stopped, make_backend
+from livetalk_core.chunking import chunk_count
+from livetalk_core.production import ChunkRecord, Job, Observer, Report, Stopped, make_backend, produce
 
 from .keeper import KEEPER, Keeper
 from .recipes import StreamRecipe
@@ -42,7 +42,7 @@ class VideoShape:
     height: int
     fps: int
     sample_rate: int
-    frames: int
+    chunks: int
 
 
 class View(Protocol):
@@ -58,7 +58,7 @@ class View(Protocol):
         """Sizes and rates are settled; chunks follow."""
 
     def progress(self, done: float, total: float) -> None:
-        """Frames made, parts of a chunk included, of all frames."""
+        """Chunks made, parts of one included, of all chunks."""
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
         """A chunk has been made: uint8 [F,H,W,3] and its sound [S]."""
@@ -154,7 +154,7 @@ class _Teller(Observer):
 
     def __init__(self, tell: Callable[[Event], None]) -> None:
         self._tell = tell
-        self._slice_frames = self._frames = 0
+        self._chunks = 0
 
     def phase(self, name: str) -> None:
         text = _PHASES.get(name, name)
@@ -162,15 +162,15 @@ class _Teller(Observer):
 
     def checked(self, job: Job) -> None:
         config, geometry = job.config, job.config.geometry
-        self._slice_frames = geometry.slice_frames
-        self._frames = max(1, round((job.seconds or 0) * geometry.fps))
-        shape = VideoShape(config.width, config.height, geometry.fps, geometry.sample_rate, self._frames)
+        frames = max(1, round((job.seconds or 0) * geometry.fps))
+        self._chunks = chunk_count(frames, geometry, config.audio.mode)
+        shape = VideoShape(config.width, config.height, geometry.fps, geometry.sample_rate, self._chunks)
         self._tell(lambda view: view.opened(shape))
 
     def step(self, chunk: int, step: int, steps: int) -> None:
         # Decoding takes about as long as one step.
-        done = (chunk + step / (steps + 1)) * self._slice_frames
-        self._tell(lambda view: view.progress(min(done, self._frames), self._frames))
+        done = chunk + step / (steps + 1)
+        self._tell(lambda view: view.progress(done, self._chunks))
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
         kept = frames.copy()

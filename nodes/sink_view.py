@@ -57,7 +57,7 @@ class SinkView:
 
     def progress(self, done: float, total: float) -> None:
         """See `View`."""
-        self._node.progress(done / total)
+        self._node.progress(min(1.0, done / total))
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
         """See `View`."""
@@ -65,7 +65,7 @@ class SinkView:
         self._show_live(record, frames, samples)
         self._kept.extend(frames[-(self._kept.maxlen or 0) :])
         self._done += len(frames)
-        self._node.progress(min(1.0, self._done / self._shape.frames), _preview(frames[0]))
+        self._node.progress(min(1.0, (record.index + 1) / self._shape.chunks), _preview(frames[0]))
         speed = record.frames / record.seconds
         self._node.text(f"Chunk {record.index + 1}: {self._done / self._shape.fps:.1f} s made, {speed:.0f} frames/s")
         self._node.send(

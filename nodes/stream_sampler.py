@@ -35,11 +35,11 @@ class StreamChunkSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "width", default=0, min=0, max=MAX_SIDE, step=SIDE_STEP,
-                    tooltip="Of the video, a multiple of 16. 0 for both sides: the picture's shape at the model's area.",
+                    tooltip="Of the video, a multiple of 16. 0 for both: the picture's shape at the model's area.",
                 ),
                 io.Int.Input(
                     "height", default=0, min=0, max=MAX_SIDE, step=SIDE_STEP,
-                    tooltip="Of the video, a multiple of 16. 0 for both sides: the picture's shape at the model's area.",
+                    tooltip="Of the video, a multiple of 16. 0 for both: the picture's shape at the model's area.",
                 ),
                 io.Int.Input(
                     "steps", default=0, min=0, max=1000,
@@ -59,7 +59,7 @@ class StreamChunkSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "motion_frames", default=0, min=0, max=MAX_CHUNK_FRAMES,
-                    tooltip="Frames that a chunk repeats from the one before, 1 plus a multiple of 4. 0: the model's, 5.",
+                    tooltip="Frames that a chunk repeats from the one before, 1 plus a multiple of 4. 0: the model's.",
                 ),
                 io.Conditioning.Input(
                     "conditioning", optional=True,

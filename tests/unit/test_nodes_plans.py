@@ -1,0 +1,125 @@
+"""Widgets to recipes: defaults, refusals, the list of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from livetalk_core import config
+from livetalk_core.daemon.daemon_config import MAX_WORLD
+from livetalk_core.engine.stream import MAX_WHOLE_SECONDS
+from livetalk_core.errors import AudioError, CheckpointError, ConfigError
+from nodes import limits, planning
+from nodes.model_list import find_model_folder, list_models, model_stamp
+from nodes.recipes import AudioRecipe, ModelRecipe, StreamRecipe
+from nodes.requests import video_request
+
+pytestmark = pytest.mark.unit
+EMBEDDED = ModelRecipe("embedded", None)
+AUDIO = AudioRecipe(np.zeros(16_000, np.float32), 16_000)
+IMAGE = torch.full((1, 64, 64, 3), 0.5)
+DEFAULTS: dict[str, Any] = {
+    "prompt": "", "seed": 9999, "size": (0, 0), "steps": 0, "shift": 0.0, "chunk": (0, 0), "max_seconds": 0.0,
+}  # fmt: skip
+
+
+def plan(**changes: Any) -> StreamRecipe:
+    return planning.plan_stream(EMBEDDED, AUDIO, IMAGE, **{**DEFAULTS, **changes})
+
+
+def test_limits_are_those_of_the_engine() -> None:
+    assert limits.MAX_SEED == config.MAX_SEED and limits.MAX_SIDE == config.MAX_SIDE
+    assert limits.MAX_PROMPT_CHARACTERS == config.MAX_PROMPT_CHARACTERS and limits.MAX_GPUS == MAX_WORLD
+    assert limits.MAX_WHOLE_SECONDS == MAX_WHOLE_SECONDS
+    config.ChunkGeometry(frames=limits.MAX_CHUNK_FRAMES, window_seconds=120)
+    with pytest.raises(ConfigError):
+        config.ChunkGeometry(frames=limits.MAX_CHUNK_FRAMES + 4, window_seconds=120)
+
+
+def test_zeros_leave_everything_to_the_model(tmp_path: Path) -> None:
+    request = video_request(plan(), tmp_path / "out.mp4", lambda: False)
+    left = (request.size, request.steps, request.shift, request.geometry, request.correction, request.max_seconds)
+    assert left == (None,) * 6
+    assert request.seed == 9999 and request.world_size is None and request.model is None
+
+
+def test_given_values_arrive(tmp_path: Path) -> None:
+    stream = plan(size=(96, 64), steps=2, shift=3.0, chunk=(17, 0), max_seconds=1.5, seed=2**64 - 1, prompt="hello")
+    request = video_request(planning.plan_correction(stream, 0.25), tmp_path / "out.mp4", lambda: False)
+    assert (request.size, request.steps, request.shift, request.max_seconds) == ((96, 64), 2, 3.0, 1.5)
+    assert request.geometry is not None and (request.geometry.frames, request.geometry.motion_frames) == (17, 5)
+    assert request.correction is not None and request.correction.color_strength == 0.25
+    assert request.seed == 2**64 - 1 and request.prompt == "hello"
+
+
+def test_a_negative_strength_is_the_models_own() -> None:
+    own = planning.model_defaults(EMBEDDED).correction
+    assert planning.plan_correction(plan(), -1.0).correction == own
+    assert plan().correction is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": (64, 0)}, "both sides"),
+        ({"size": (100, 64)}, "near it: 96x64"),
+        ({"prompt": "x" * 1_000_000}, "1,000,000 characters"),
+        ({"chunk": (32, 0)}, "29 or 33"),
+        ({"chunk": (0, 6)}, "5 or 9"),
+        ({"chunk": (5, 5)}, "below chunk_frames"),
+        ({"chunk": (0, 37)}, "motion_frames is 37"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(**changes)
+    assert words in caught.value.message
+
+
+def test_whole_mode_takes_two_minutes(tmp_path: Path) -> None:
+    audio = {"waveform": torch.zeros(1, 1, 121 * 16_000), "sample_rate": 16_000}
+    with pytest.raises(AudioError, match="stream"):
+        planning.plan_audio(EMBEDDED, audio, -23.0, "whole", tmp_path)
+    assert planning.plan_audio(EMBEDDED, audio, -23.0, "stream", tmp_path).seconds == 121
+    with pytest.raises(ConfigError, match="LUFS"):
+        planning.plan_audio(EMBEDDED, audio, float("nan"), "stream", tmp_path)
+
+
+def test_choices_are_compared_and_shown_short() -> None:
+    assert limits.choice_problem({"device": ("cuda", ["auto", "cuda"])}) == ""
+    assert limits.choice_problem({"device": (None, ["auto"])}) == ""
+    problem = limits.choice_problem({"model": ("../" * 1000, ["embedded"])})
+    assert problem.endswith("Choices: embedded.") and len(problem) < 200
+
+
+def test_models_are_listed_by_name_and_never_by_path(tmp_path: Path) -> None:
+    for root, name, file in (("a", "Zoe", "livetalk.json"), ("a", "ava", "diffusion_pytorch_model.safetensors"),
+                             ("b", "ava", "livetalk.json"), ("b", "wav2vec2", "config.json")):  # fmt: skip
+        folder = tmp_path / root / name
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    roots = [tmp_path / "a", tmp_path / "b", tmp_path / "absent"]
+    assert list_models(roots) == ["embedded", "ava", "Zoe"]
+    assert find_model_folder("ava", roots) == tmp_path / "a" / "ava"
+    assert find_model_folder("embedded", roots) is None
+    for trick in ("../a/ava", str(tmp_path / "a" / "ava"), "", "wav2vec2"):
+        with pytest.raises(KeyError):
+            find_model_folder(trick, roots)
+
+
+def test_the_stamp_follows_the_files(tmp_path: Path) -> None:
+    (tmp_path / "livetalk.json").write_text("{}")
+    before = model_stamp(tmp_path)
+    assert model_stamp(tmp_path) == before != model_stamp(None)
+    (tmp_path / "livetalk.json").write_text("{ }")
+    assert model_stamp(tmp_path) != before
+
+
+def test_an_incomplete_model_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="config"):
+        planning.model_defaults(ModelRecipe("half", str(tmp_path)))
