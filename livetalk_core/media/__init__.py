@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
     from .fragments import FragmentWriter
     from .pictures import as_portrait, decode_picture, fit_size, load_picture
-    from .pictures import as_portrait, fit_size, load_picture
     from .plots import curves_plot, mouth_plot
     from .resample import Resampler
     from .sheet import ContactSheet, contact_sheet
@@ -54,7 +53,6 @@ _MODULES = {
     "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
     "fragments": ("FragmentWriter",),
     "pictures": ("as_portrait", "decode_picture", "fit_size", "load_picture"),
-    "pictures": ("as_portrait", "fit_size", "load_picture"),
     "plots": ("curves_plot", "mouth_plot"),
     "resample": ("Resampler",),
     "sheet": ("ContactSheet", "contact_sheet"),
