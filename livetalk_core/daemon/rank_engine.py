@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..config import StreamConfig, decode_config
 from ..engine import EncodedClip, Engine, Progress, Stream, StreamState
@@ -121,14 +122,15 @@ class ModelRankEngine:
             raise ParallelError(f"The stream stands at chunk {stream.state.chunk}, asked for is {command.chunk}.")
         samples = None if stream.constants.clip is not None else _sound(command.samples)
         target = (lambda shape: None) if context.ring is None else context.begin_frames
-        chunk = stream.step(samples, progress=self._watch(context, config), target=target)
+        latents: list[Tensor] = []
+        chunk = stream.step(
+            samples, lambda name, tensor: latents.append(tensor) if name == "latent_final" else None,
+            self._watch(context, config), target,
+        )  # fmt: skip
         if context.ring is not None:
             context.finish_frames(chunk.frames.shape, chunk.first_frame)
         state = stream.state
-        assert state.motion is not None
-        tensors = [state.motion, torch.from_numpy(state.ring.samples)]
-        numbers = [state.chunk, state.samples, int(state.ended)]
-        require_agreement(self._model.groups, f"state after chunk {command.chunk}", numbers, tensors)
+        self._require_same_state(state, latents)
         if self._config.compile:
             self._compiled.add(_shape(config))
         data = b"" if context.ring is None else state.to_bytes()
@@ -167,6 +169,13 @@ class ModelRankEngine:
         """Wait for what is queued: only what is done counts as progress, and nothing runs ahead of a cancellation."""
         if self._model.groups.device.type == "cuda":
             torch.cuda.synchronize(self._model.groups.device)
+
+    def _require_same_state(self, state: StreamState, latents: list[Tensor]) -> None:
+        """Motion latents alone would not do: they are put together from all ranks' tiles, the same everywhere."""
+        assert state.motion is not None
+        tensors = [*latents, state.motion, torch.from_numpy(state.ring.samples)]
+        numbers = [state.chunk, state.samples, int(state.ended)]
+        require_agreement(self._model.groups, f"state after chunk {state.chunk - 1}", numbers, tensors)
 
     def _require_same_noise(self, stream: Stream) -> None:
         constants, state = stream.constants, stream.state

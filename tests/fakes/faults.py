@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from livetalk_core.errors import DeviceError, NumericalError
+from livetalk_core.errors import NumericalError, OutOfMemoryError
 
 Kind = Literal[
-    "kill", "hang", "raise", "numerical", "out_of_memory", "slow",
+    "kill", "hang", "raise", "numerical", "out_of_memory", "cuda_out_of_memory", "cuda_error", "slow",
     "exit_at_import", "never_ready", "bad_load", "ignore_sigterm",
     "skip_collective", "nan", "other_noise",
 ]  # fmt: skip
@@ -27,11 +27,14 @@ class Fault:
     chunk: int = -1
     step: int = -1
     generation: int = 1
+    once: bool = False
 
 
-def fail_at(kind: Kind, rank: int = 0, chunk: int = 0, step: int = 0, generation: int = 1) -> Fault:
-    """A fault in the middle of a chunk."""
-    return Fault(kind, rank, chunk, step, generation)
+def fail_at(
+    kind: Kind, rank: int = 0, chunk: int = 0, step: int = 0, generation: int = 1, *, once: bool = False
+) -> Fault:
+    """A fault in the middle of a chunk, of any stream or only of the first that comes there."""
+    return Fault(kind, rank, chunk, step, generation, once)
 
 
 def at_start(kind: Kind, rank: int = 0, generation: int = 0) -> Fault:
@@ -71,9 +74,10 @@ class Injector:
 
     def at(self, chunk: int, step: int) -> None:
         """Called before each step."""
-        for fault in self._faults:
-            if (fault.chunk, fault.step) == (chunk, step):
-                _break(fault.kind, chunk)
+        for fault in [each for each in self._faults if (each.chunk, each.step) == (chunk, step)]:
+            if fault.once:
+                self._faults.remove(fault)
+            _break(fault.kind, chunk)
 
 
 def _break(kind: Kind, chunk: int) -> None:
@@ -86,6 +90,12 @@ def _break(kind: Kind, chunk: int) -> None:
     elif kind == "numerical":
         raise NumericalError("The model produced nan.", "Check the model.", chunk=chunk)
     elif kind == "out_of_memory":
-        raise DeviceError("Out of memory: 40 GB needed, 24 GB free.", "Use more ranks.", needed=40, free=24)
+        raise OutOfMemoryError("Out of memory: 40 GB needed, 24 GB free.", "Use more ranks.", needed=40, free=24)
+    elif kind == "cuda_out_of_memory":
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40.00 GiB. GPU 0 has a capacity ...")
+    elif kind == "cuda_error":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     elif kind == "slow":
         time.sleep(3600)

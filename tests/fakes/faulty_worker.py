@@ -28,6 +28,7 @@ class FaultyContext(RunContext):
 
 def faulty_engine(config: Any, life: ExitStack, injector: Injector) -> Any:
     """The rank's engine with faults in it."""
+    from fakes.real import CONFIG
     from livetalk_core.daemon.rank_engine import ModelRankEngine
     from livetalk_core.engine import Engine
     from livetalk_core.sampling import PhiloxNoise
@@ -45,7 +46,7 @@ def faulty_engine(config: Any, life: ExitStack, injector: Injector) -> Any:
         """See `ModelRankEngine`."""
 
         def engine(self) -> Engine:
-            return Engine(super().engine().bundle, FaultyNoise(0) if injector.noisy else None)
+            return Engine(super().engine().bundle, FaultyNoise(CONFIG.seed) if injector.noisy else None)
 
         def run(self, context: RunContext) -> Result:
             context.__class__, context.injector = FaultyContext, injector  # type: ignore[attr-defined]

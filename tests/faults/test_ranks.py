@@ -19,10 +19,10 @@ from livetalk_core.errors import (
     CheckpointError,
     DaemonUnavailableError,
     DeadlineError,
-    DeviceError,
     ImageError,
     LiveTalkError,
     NumericalError,
+    OutOfMemoryError,
     WorkerDiedError,
     WorkerFailedError,
     WorkerHungError,
@@ -122,7 +122,7 @@ def test_exception_on_a_rank_without_output_ends_the_stream_with_its_traceback(t
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"), [("numerical", NumericalError), ("out_of_memory", DeviceError)], ids=["nan", "oom"]
+    ("kind", "error"), [("numerical", NumericalError), ("out_of_memory", OutOfMemoryError)], ids=["nan", "oom"]
 )
 def test_error_on_all_ranks_ends_the_stream_and_keeps_the_group(tmp_path: Path, kind, error) -> None:
     faults = [fail_at(kind, rank, chunk=1, step=0) for rank in (0, 1)]
@@ -146,14 +146,15 @@ def test_out_of_memory_on_one_rank_does_not_leave_the_other_waiting(tmp_path: Pa
     config = daemon_config(tmp_path, *faults, deadlines=limits, options=options)
     with running(config) as client, client.open_stream(CONFIG, b"picture") as stream:
         stream.push_audio(sound(1))
-        with pytest.raises(DeviceError, match="24 GB free"):
+        with pytest.raises(OutOfMemoryError, match="24 GB free"):
             stream.next_chunk(30)
         wait_until(lambda: client.stats().state == "ready", 20, "the group is replaced")
         assert client.stats().restarts == 1
 
 
-def test_group_that_met_an_unknown_error_is_never_used_again(tmp_path: Path) -> None:
-    faults = [fail_at("raise", rank, chunk=0, step=0) for rank in (0, 1)]
+@pytest.mark.parametrize("kind", ["raise", "cuda_error"])
+def test_group_that_met_an_unknown_error_is_never_used_again(tmp_path: Path, kind) -> None:
+    faults = [fail_at(kind, rank, chunk=0, step=0) for rank in (0, 1)]
     with running(daemon_config(tmp_path, *faults)) as client:
         client.load_model()
         before = {rank.pid for rank in client.stats().ranks}
