@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
+import comfy.utils
 import folder_paths
 from comfy_api.latest import ComfyExtension, InputImpl, io, ui
 from PIL import Image
-
-import comfy.model_management
-import comfy.utils
 
 __all__ = ["CATEGORY", "AudioType", "ComfyExtension", "HostNode", "InputImpl", "ModelType", "StreamType", "io", "ui"]
 
