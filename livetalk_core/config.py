@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -13,6 +13,9 @@ from .errors import ConfigError
 MAX_SEED = 2**64 - 1
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SIDE = 4096
+MAX_LOOKBACK = 5
+
+Anchor = Literal["reference", "first_chunk"]
 
 T = TypeVar("T", bound="Settings")
 
@@ -101,12 +104,32 @@ class SamplerConfig(Settings, frozen=True, kw_only=True):
 
 
 class CorrectionConfig(Settings, frozen=True, kw_only=True):
-    """What the next chunk is conditioned on; `color_strength` 1 is the published step."""
+    """What the next chunk is conditioned on; `color_strength` 1 and `lookback` 0 are the published step.
+
+    Attributes:
+        color_strength: Share of the colour match to the reference, 0 to 1.
+        lookback: From how many of the last chunk borders the motion latents are made anew when a chunk has drifted;
+            0 never does.
+        drift_threshold: Drift (`retrospective.Drift.score`, 1 is a visible difference) above which that happens;
+            0 does it after every chunk.
+        renoise: Share of noise that the motion latents are given before they are denoised again: 0 changes nothing, 1
+            keeps nothing of them.
+        anchor: What drift is measured against.
+    """
 
     color_strength: float = 1.0
+    lookback: int = 0
+    drift_threshold: float = 1.0
+    renoise: float = 0.6
+    anchor: Anchor = "reference"
 
     def __post_init__(self) -> None:
         _require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
+        _require(0 <= self.lookback <= MAX_LOOKBACK, "lookback", self.lookback, f"0 to {MAX_LOOKBACK}")
+        _require(0 <= self.drift_threshold <= 100, "drift_threshold", self.drift_threshold, "0 to 100")
+        _require(0 <= self.renoise <= 1, "renoise", self.renoise, "0 to 1")
+        anchors = get_args(Anchor)
+        _require(self.anchor in anchors, "anchor", self.anchor, " or ".join(anchors))
 
 
 class AudioConfig(Settings, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from ..models.bundle import ModelBundle
 from ..models.encoders import encode_text, image_features
 from ..models.transformer import StreamConditioning
 from ..models.wav2vec2 import audio_features, normalise
-from ..retrospective import ColorReference, color_reference
+from ..retrospective import Appearance, ColorReference, appearance, color_reference
 from ..sampling import NoiseSource, timesteps
 from .condition_image import condition_image
 from .state import StreamIdentity, digest
@@ -54,6 +54,7 @@ class StreamConstants:
         conditioning: Text and image keys and values.
         first_motion: Motion latent of the first chunk [1,16,1,h,w].
         color: Colour statistics of the reference.
+        appearance: What the reference looks like, to measure drift against.
         levels: Noise levels of the steps.
         picture: The reference as the model sees it, [1,3,1,H,W].
         identity: What a saved state has to agree with.
@@ -68,6 +69,7 @@ class StreamConstants:
     conditioning: StreamConditioning
     first_motion: Tensor
     color: ColorReference
+    appearance: Appearance
     levels: Tensor
     picture: Tensor
     identity: StreamIdentity
@@ -130,6 +132,7 @@ def stream_constants(
         # The causal encoder codes the first frame as a picture of its own: this is the reference alone.
         first_motion=y[:, config.geometry.temporal_stride :, :1],
         color=color_reference(pixels),
+        appearance=appearance(pixels),
         levels=timesteps(config.sampler, bundle.device),
         picture=pixels,
         identity=identity,

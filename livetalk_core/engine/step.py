@@ -14,7 +14,7 @@ from torch import Tensor
 from ..audio import check_samples
 from ..chunking import ChunkSpan, chunk_span, total_frames
 from ..errors import AudioError, NumericalError, StateError
-from ..retrospective import match_color, motion_latents
+from ..retrospective import Drift, match_color, measure_drift, motion_latents
 from ..sampling import motion_buffer, sample
 from ..telemetry import StageTimer
 from .constants import StreamConstants
@@ -45,7 +45,8 @@ class Chunk:
         first_frame: Number of its first frame within the stream: its presentation time in frames.
         frames: uint8 [F,H,W,3].
         timings: Seconds per stage.
-        stats: Measurements of the chunk: `peak_latent`.
+        stats: Measurements of the chunk: `peak_latent`, and `drift` (its score) with `drift_color`,
+            `drift_sharpness` and `drift_similarity`, see `retrospective.Drift`.
     """
 
     index: int
@@ -114,7 +115,9 @@ def step(
     rendered = render(constants, span, state.motion, heard.windows, timer, trace, report)
     with timer.stage("correct"):
         frames = to_uint8(rendered.video[:, :, : heard.frames], target)
-    chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, {"peak_latent": rendered.peak})
+        drift = measure_drift(rendered.video, constants.appearance)
+    stats = {"peak_latent": rendered.peak, **_drift_stats(drift)}
+    chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, stats)
     return chunk, replace(heard.state, chunk=state.chunk + 1, motion=rendered.motion)
 
 
@@ -229,6 +232,10 @@ def _denoise(
     )
     see("latent_final", latents)
     return latents
+
+
+def _drift_stats(drift: Drift) -> dict[str, float]:
+    return {"drift": drift.score, **{f"drift_{name}": value for name, value in vars(drift).items()}}
 
 
 def _unwatched(phase: Phase, step: int, steps: int) -> None:

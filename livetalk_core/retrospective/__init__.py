@@ -1,8 +1,19 @@
-"""What the next chunk is conditioned on: colour match and motion latents; for engine and training."""
+"""What the next chunk is conditioned on: colour match, motion latents, drift; for engine and training."""
 
 from __future__ import annotations
 
 from .color_match import ColorReference, color_reference, match_color
+from .drift import Appearance, Drift, appearance, measure_drift, sharpness
 from .motion import motion_latents
 
-__all__ = ["ColorReference", "color_reference", "match_color", "motion_latents"]
+__all__ = [
+    "Appearance",
+    "ColorReference",
+    "Drift",
+    "appearance",
+    "color_reference",
+    "match_color",
+    "measure_drift",
+    "motion_latents",
+    "sharpness",
+]

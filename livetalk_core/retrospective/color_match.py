@@ -35,7 +35,12 @@ class ColorReference:
 
 def color_reference(picture: Tensor) -> ColorReference:
     """Statistics of a picture [B,3,1,H,W] in [-1,1]; constant for a stream."""
-    return ColorReference(*_moments(_rgb_to_lab((picture + 1) / 2)))
+    return ColorReference(*lab_moments(picture))
+
+
+def lab_moments(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population deviation [B,3,F,1,1] of the Lab channels of every frame of [B,3,F,H,W] in [-1,1]."""
+    return _moments(_rgb_to_lab((video + 1) / 2))
 
 
 def match_color(video: Tensor, reference: ColorReference, strength: float) -> Tensor:

@@ -53,6 +53,8 @@ def test_chunks_are_pictures_with_timings(engine: Engine) -> None:
     assert chunk.frames.std() > 1
     assert set(chunk.timings) == set(STAGES) and min(chunk.timings.values()) >= 0
     assert chunk.stats["peak_latent"] > 0
+    assert chunk.stats["drift"] > 0
+    assert {"drift_color", "drift_sharpness", "drift_similarity"} < set(chunk.stats)
 
 
 def test_the_video_does_not_depend_on_how_the_sound_arrives(engine: Engine) -> None:
