@@ -84,10 +84,7 @@ def mouth_pixels(frame: np.ndarray) -> np.ndarray:
 
 def test_boxes_hold_what_moves_in_every_pose() -> None:
     corners = [
-        (x * POSE_LIMIT[0], y * POSE_LIMIT[1], r * POSE_LIMIT[2])
-        for x in (-1, 1)
-        for y in (-1, 1)
-        for r in (-1, 1)
+        (x * POSE_LIMIT[0], y * POSE_LIMIT[1], r * POSE_LIMIT[2]) for x in (-1, 1) for y in (-1, 1) for r in (-1, 1)
     ]
     for seed in range(40):
         who = Identity.from_seed(seed)
@@ -150,6 +147,15 @@ def test_blink_marks_the_start_of_a_pause() -> None:
         delays.append(min(abs(starts - 102)))
         assert np.allclose(closure[starts[0] : starts[0] + len(BLINK)], BLINK)
     assert np.median(delays) == 0
+
+
+def test_blinks_follow_from_the_sound_alone() -> None:
+    mouth = speech()
+    tracks = [motion_track(np.random.default_rng(seed), mouth)[:, 3] for seed in range(3)]
+    assert all(np.array_equal(tracks[0], track) for track in tracks)
+    later = motion_track(np.random.default_rng(0), np.concatenate([np.zeros((70, 4), np.float32), mouth]))[70:, 3]
+    pause = slice(100, 130)
+    assert np.array_equal(later[pause], tracks[0][pause])
 
 
 def test_clip_renders_each_frame_and_rejects_other_lengths() -> None:

@@ -19,9 +19,18 @@ _QUIET = 0.05
 """Openings below this count as a closed mouth."""
 
 _PAUSE_FRAMES = 5
-_PAUSE_DELAY = 2
-_MIN_GAP = 20
+_BLINK_DELAY = 2
+"""Frames from what announces a blink to its start."""
+
+_STRESS_OPENING = 0.46
+_STRESS_BEFORE, _STRESS_AFTER = 24, 6
+"""A stressed phrase: the smoothed opening is higher than in so many frames before and after, and than this."""
+
+_MIN_GAP = 18
 """Fewest frames between the starts of two blinks."""
+
+_SILENT_GAP = 62
+"""Frames between the starts of two blinks in long silence."""
 
 
 def motion_track(
@@ -50,7 +59,7 @@ def motion_track(
     track[:, 0] = _sway(rng, time, 1.6 * liveliness)
     track[:, 1] = _sway(rng, time, 0.8 * liveliness) + 1.8 * liveliness * fast
     track[:, 2] = _sway(rng, time, 1.6 * liveliness)
-    track[:, 3] = _blinks(rng, opening, frame_rate)
+    track[:, 3] = _blinks(opening)
     track[:, 4] = np.clip(1.5 * liveliness * (slow - 0.12), -0.2, 0.8)
     track[:, 5] = rng.uniform(-0.15, 0.15) + _sway(rng, time, 0.25)
     track[:, 6] = _sway(rng, time, 0.15)
@@ -59,9 +68,7 @@ def motion_track(
     return track
 
 
-def _sway(
-    rng: np.random.Generator, time: npt.NDArray[np.float64], amplitude: float
-) -> npt.NDArray[np.float64]:
+def _sway(rng: np.random.Generator, time: npt.NDArray[np.float64], amplitude: float) -> npt.NDArray[np.float64]:
     """Sum two slow sines (.08-.3 Hz) whose amplitudes add up to at most ``amplitude``."""
     total = np.zeros_like(time)
     for share in (0.62, 0.38):
@@ -70,40 +77,36 @@ def _sway(
     return amplitude * total
 
 
-def _blinks(rng: np.random.Generator, opening: npt.NDArray[np.float64], frame_rate: float) -> MotionTrack:
-    """Place blinks at pauses, and at a closing mouth when the last blink is long ago."""
+def _blinks(opening: npt.NDArray[np.float64]) -> MotionTrack:
+    """Place blinks at pauses, after stressed phrases and now and then in long silence.
+
+    Nothing is left to chance, and nothing depends on what was long ago: a model that hears the sound of one chunk can
+    know when to blink. Blinks at random times are averaged away by a model that decides in few steps.
+    """
     closure = np.zeros(len(opening), np.float32)
-    pauses = _pause_starts(opening)
-    wait = _patience(rng, opening, 0, frame_rate)
-    last = -round(float(rng.uniform(0.1, 0.9)) * wait)
+    announced = _pause_starts(opening) | _stresses(opening)
+    last = -_MIN_GAP
     for frame in range(len(opening)):
         gap = frame - last
-        due = gap >= wait and (_is_valley(opening, frame) or gap >= wait + frame_rate)
-        if (frame - _PAUSE_DELAY in pauses and gap >= _MIN_GAP) or due:
+        silent = gap >= _SILENT_GAP and opening[frame - _SILENT_GAP // 2 : frame + 1].max() < _QUIET
+        if (frame - _BLINK_DELAY in announced and gap >= _MIN_GAP) or silent:
             span = closure[frame : frame + len(BLINK)]
             np.maximum(span, BLINK[: len(span)], out=span)
-            last, wait = frame, _patience(rng, opening, frame, frame_rate)
+            last = frame
     return closure
+
+
+def _stresses(opening: npt.NDArray[np.float64]) -> frozenset[int]:
+    """Find the crests of the smoothed opening that stand out from what is around them."""
+    slow = gaussian_filter1d(opening, 4.0, mode="nearest")
+    padded = np.pad(slow, (_STRESS_BEFORE, _STRESS_AFTER), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, _STRESS_BEFORE + 1 + _STRESS_AFTER)
+    crest = (slow > _STRESS_OPENING) & (around.argmax(axis=1) == _STRESS_BEFORE)
+    return frozenset(int(frame) for frame in np.flatnonzero(crest))
 
 
 def _pause_starts(opening: npt.NDArray[np.float64]) -> frozenset[int]:
     """Find the first quiet frames after speech that stay quiet for ``_PAUSE_FRAMES`` frames."""
     quiet = opening < _QUIET
     starts = np.flatnonzero(quiet[1:] & ~quiet[:-1]) + 1
-    return frozenset(
-        int(s) for s in starts if quiet[s : s + _PAUSE_FRAMES].all() and s + _PAUSE_FRAMES <= len(quiet)
-    )
-
-
-def _patience(
-    rng: np.random.Generator, opening: npt.NDArray[np.float64], frame: int, frame_rate: float
-) -> float:
-    """Return the frames to wait for a pause: 2.2-3.5 s while speaking, about 2.5 s in long silence."""
-    ahead = opening[frame : frame + round(2.0 * frame_rate)]
-    silent = not len(ahead) or float(ahead.max()) < _QUIET
-    return frame_rate * float(rng.uniform(2.4, 2.6) if silent else rng.uniform(2.2, 3.5))
-
-
-def _is_valley(opening: npt.NDArray[np.float64], frame: int) -> bool:
-    around = opening[max(frame - 1, 0) : frame + 2]
-    return bool(opening[frame] <= around.min())
+    return frozenset(int(s) for s in starts if quiet[s : s + _PAUSE_FRAMES].all() and s + _PAUSE_FRAMES <= len(quiet))
