@@ -21,6 +21,7 @@ from livetalk_core.training.embedded.train_audio import (
     AudioTrainer,
     AudioTrainingConfig,
     MouthReader,
+    closures_of,
     export_audio_encoder,
     load_reader,
     mouth_loss,
@@ -68,7 +69,7 @@ def test_exported_folder_is_a_transformers_model(tmp_path: Path) -> None:
     export_audio_encoder(reader, tmp_path / "audio_encoder")
     assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "audio_encoder").do_normalize
     model = Wav2Vec2Model.from_pretrained(tmp_path / "audio_encoder", dtype=torch.float32)
-    assert model.config.hidden_size == 64
+    assert model.config.hidden_size == 96
     again = load_reader(tmp_path / "audio_encoder")
     samples = normalise(torch.randn(1, 32000))
     with torch.no_grad():
@@ -92,8 +93,10 @@ def test_reading_is_causal_in_slices_of_28_frames() -> None:
 
 def test_loss_is_zero_only_for_the_truth() -> None:
     mouth = torch.rand(2, 50, 4)
-    exact = mouth[:, :, None].expand(-1, -1, 3, -1)
-    assert float(mouth_loss(exact, mouth)) == 0.0
+    mouth[:, 20, 0] = 0.0
+    sure = (closures_of(mouth) * 2 - 1) * 30
+    exact = torch.cat([mouth, sure[..., None]], dim=-1)[:, :, None].expand(-1, -1, 3, -1)
+    assert float(mouth_loss(exact, mouth)) < 1e-6
     assert float(mouth_loss(exact + 0.1, mouth)) > 0.1
 
 

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from livetalk_core.errors import TrainingError
+from livetalk_core.models.transformer import LiveTalkTransformer3DModel
 from livetalk_core.training.embedded import train_stage1, train_vae
 from livetalk_core.training.embedded.clips import open_clips
-from livetalk_core.training.embedded.latent_cache import FEATURE_ROWS, LatentCache, open_cache, window_rows
+from livetalk_core.training.embedded.latent_cache import FEATURE_ROWS, LatentCache, by_latent, open_cache, window_rows
 from livetalk_core.training.embedded.muon import Muon, orthogonalise
+from livetalk_core.training.embedded.refit_audio import fit_features, refit
 from livetalk_core.training.embedded.run_state import (
     Budget,
     MovingAverage,
@@ -33,8 +35,10 @@ def small_cache(clips: int = 3) -> LatentCache:
     return LatentCache(
         chunks=torch.randn(clips, 2, 16, 9, 16, 16).bfloat16() * 3 + 1,
         references=torch.randn(clips, 16, 9, 16, 16).bfloat16(),
-        features=torch.randn(clips, 2, FEATURE_ROWS, 3, 64).bfloat16(),
+        features=torch.randn(clips, 2, FEATURE_ROWS, 3, 96).bfloat16(),
         pictures=torch.randint(0, 255, (clips, 128, 128, 3), dtype=torch.uint8),
+        closures=torch.zeros(clips, 2, 9),
+        blinks=torch.zeros(clips, 2, 9),
     )
 
 
@@ -135,9 +139,54 @@ def test_batches_keep_motion_clean_and_levels_in_order() -> None:
         assert (noisy[~known] == 7).all()
         assert ((batch.level > 0) & (batch.level <= 1)).all()
         assert (batch.previous >= batch.level).all()
-        assert batch.windows.shape == (4, 33, 5, 3, 64)
+        assert batch.windows.shape == (4, 33, 5, 3, 96)
     assert abs(float(batch.clean.mean())) < 0.1
     assert float(batch.clean.std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_marked_lips_and_eyes_weigh_more_and_motion_frames_nothing() -> None:
+    cache = small_cache()
+    cache.closures[:, :, 4] = 1
+    cache.blinks[:, :, 6] = 1
+    batch = BatchMaker(cache, Stage1Options(closure_weight=2.0, blink_weight=3.0), seed=1).draw(4)
+    lips, eyes, rest = batch.weights[:, 0, :, 10, 8], batch.weights[:, 0, :, 6, 8], batch.weights[:, 0, :, 0, 0]
+    assert (lips[:, 4] == 2 * lips[:, 3]).all()
+    assert torch.allclose(eyes[:, 6], 3 * eyes[:, 3])
+    assert torch.equal(rest, 1 - batch.known[:, 0, :, 0, 0])
+    assert (lips[:, 3:] > eyes[:, 3:].minimum(lips[:, 3:]) - 1e-6).all()
+
+
+def test_some_samples_hear_nothing() -> None:
+    maker = BatchMaker(small_cache(), Stage1Options(silent_audio=0.5), seed=1)
+    heard = torch.cat([maker.draw(8).windows.flatten(1).any(1) for _ in range(5)])
+    assert 10 < int(heard.sum()) < 30
+    everything = BatchMaker(small_cache(), Stage1Options(silent_audio=0.0), seed=1).draw(8)
+    assert everything.windows.flatten(1).any(1).all()
+
+
+def test_marks_reach_the_latent_frames_that_show_them() -> None:
+    marks = torch.zeros(1, 61)
+    marks[0, [0, 4, 30]] = 1
+    first, second = by_latent(marks)[0].tolist()
+    assert first == [1, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert second == [0, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_refitted_transformer_hears_the_same() -> None:
+    """Where the new features are a linear function of the old ones and the other way round."""
+    tiny = {"dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64, "audio_channels": 8}
+    transformer = LiveTalkTransformer3DModel(**train_stage1.TRANSFORMER_CONFIG | tiny)
+    transformer.init_weights(0)
+    torch.manual_seed(1)
+    old = torch.randn(400, 3, 8)
+    turn = torch.randn(36, 24)
+    new = (old.flatten(1) @ turn.T + torch.randn(36)).unflatten(1, (3, 12))
+    matrix, bias, explained = fit_features(new, old)
+    changed = refit(transformer, matrix, bias, channels=12)
+    assert explained > 0.99
+    rows = torch.randint(400, (1, 33, 5))
+    with torch.no_grad():
+        torch.testing.assert_close(changed.audio_proj(new[rows]), transformer.audio_proj(old[rows]), rtol=0, atol=0.05)
 
 
 def test_own_motion_replaces_the_true_one() -> None:
@@ -162,7 +211,7 @@ def test_stage1_learns_a_batch(look_back: bool, monkeypatch: pytest.MonkeyPatch)
     for _ in range(8):
         maker = BatchMaker(small_cache(2), Stage1Options(), seed=5)
         batch = maker.draw(2)
-        loss, _ = train_stage1.stage1_loss(student, batch, maker, train_stage1.latent_weights(), config, look_back)
+        loss, _ = train_stage1.stage1_loss(student, batch, maker, config, look_back)
         student.zero_grad()
         loss.backward()
         optimizer.step()
@@ -196,7 +245,13 @@ def test_crops_come_from_the_clips() -> None:
     from livetalk_core.training.embedded.clips import ClipStore
 
     frames = np.full((2, 61, 128, 128, 3), 200, np.uint8)
-    store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))
+    store = ClipStore(
+        frames,
+        frames[:, 0],
+        np.zeros((2, 640), np.float16),
+        np.zeros((2, 228, 4), np.float32),
+        np.zeros((2, 61), np.float32),
+    )
     weights = train_vae.region_weights(3.0).numpy()
     video, maps = train_vae.random_crops(store, weights, np.random.default_rng(0), 3, 64, 5)
     assert video.shape == (3, 3, 5, 64, 64)
@@ -208,7 +263,13 @@ def test_trainers_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.Mon
     from livetalk_core.training.embedded.clips import ClipStore
 
     frames = np.random.default_rng(0).integers(0, 255, (2, 61, 128, 128, 3), dtype=np.uint8)
-    store = ClipStore(frames, frames[:, 0], np.zeros((2, 640), np.float16), np.zeros((2, 228, 4), np.float32))
+    store = ClipStore(
+        frames,
+        frames[:, 0],
+        np.zeros((2, 640), np.float16),
+        np.zeros((2, 228, 4), np.float32),
+        np.zeros((2, 61), np.float32),
+    )
     monkeypatch.setattr(train_vae, "STAGES", (train_vae.Stage(1.01, 1, 64, 1),))
     vae_config = train_vae.VaeTraining(minutes=100)
     trainer = train_vae.VaeTrainer(store, tmp_path, vae_config)
@@ -231,3 +292,8 @@ def test_trainers_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.Mon
     assert second.state.step == 1
     assert torch.equal(first.student.transformer.head.head.weight, second.student.transformer.head.head.weight)
     assert not torch.equal(first.student.transformer.head.head.weight, torch.zeros(64, 192))
+    first.export()
+    third = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config, start=out)
+    average = first.state.average.state["transformer.head.head.weight"]
+    assert torch.equal(third.student.transformer.head.head.weight, average)
+    assert torch.allclose(third.batches.mean, first.batches.mean)

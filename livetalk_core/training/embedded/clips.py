@@ -30,7 +30,7 @@ CHUNKS = 2
 _GEOMETRY = ChunkGeometry()
 VIDEO_FRAMES = _GEOMETRY.frames + (CHUNKS - 1) * _GEOMETRY.slice_frames
 AUDIO_FRAMES = _GEOMETRY.window_frames + (CHUNKS - 1) * _GEOMETRY.slice_frames
-_ARRAYS = ("frames", "references", "samples", "mouths")
+_ARRAYS = ("frames", "references", "samples", "mouths", "blinks")
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class ClipStore:
         references: uint8 [N, 128, 128, 3], the same person at rest.
         samples: float16 [N, 228 * 640].
         mouths: float32 [N, 228, 4]; the video frames are the last 61.
+        blinks: float32 [N, 61], how far the eyes are closed in each video frame.
     """
 
     frames: NDArray[np.uint8]
     references: NDArray[np.uint8]
     samples: NDArray[np.float16]
     mouths: NDArray[np.float32]
+    blinks: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -62,13 +64,14 @@ def _start_worker(bank_path: str) -> None:
 
 
 def render_one(bank: SpeechBank, seed: int) -> tuple[NDArray[Any], ...]:
-    """Frames, reference, samples and mouth track of the clip with this seed."""
+    """Frames, reference, samples, mouth track and blinks of the clip with this seed."""
     rng = np.random.default_rng([seed, 61])
     identity = Identity.from_seed(seed)
     samples, mouth = compose(bank, rng, AUDIO_FRAMES)
     motion = motion_track(rng, mouth, liveliness=float(rng.uniform(0.5, 1.1)))
-    frames = render_clip(identity, mouth[-VIDEO_FRAMES:], motion[-VIDEO_FRAMES:], SIZE)
-    return frames, reference_frame(identity, rng, SIZE), samples.astype(np.float16), mouth
+    motion = motion[-VIDEO_FRAMES:]
+    frames = render_clip(identity, mouth[-VIDEO_FRAMES:], motion, SIZE)
+    return frames, reference_frame(identity, rng, SIZE), samples.astype(np.float16), mouth, motion[:, 3]
 
 
 def _render_job(seed: int) -> tuple[NDArray[Any], ...]:
@@ -84,6 +87,7 @@ def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0,
         "references": ((count, SIZE, SIZE, 3), np.uint8),
         "samples": ((count, AUDIO_FRAMES * _GEOMETRY.samples_per_frame), np.float16),
         "mouths": ((count, AUDIO_FRAMES, 4), np.float32),
+        "blinks": ((count, VIDEO_FRAMES), np.float32),
     }
     arrays = [
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape) for name, (shape, dtype) in shapes.items()

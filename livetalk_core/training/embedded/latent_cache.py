@@ -25,8 +25,9 @@ from ...config import ChunkGeometry
 from ...errors import TrainingError
 from ...models.vae import WanVideoVAE
 from ...models.wav2vec2 import audio_features, normalise
-from .clips import CHUNKS, ClipStore, open_clips
+from .clips import CHUNKS, VIDEO_FRAMES, ClipStore, open_clips
 from .run_state import join_ranks, logger
+from .train_audio import closures_of
 
 SHARD_CLIPS = 100
 _GEOMETRY = ChunkGeometry()
@@ -45,12 +46,15 @@ class LatentCache:
         references: [N,16,T,h,w], the reference followed by mid-grey frames.
         features: [N,2,35,layers,channels].
         pictures: uint8 [N,H,W,3].
+        closures, blinks: [N,2,T], 1 where a latent frame holds pressed lips or closing eyes, else 0.
     """
 
     chunks: Tensor
     references: Tensor
     features: Tensor
     pictures: Tensor
+    closures: Tensor
+    blinks: Tensor
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -75,7 +79,7 @@ def as_video(frames: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
 
 @torch.inference_mode()
 def encode_frames(vae: WanVideoVAE, clips: ClipStore, first: int, last: int) -> dict[str, Tensor]:
-    """`chunks`, `references` and `pictures` of clips first..last-1."""
+    """`chunks`, `references`, `pictures`, `closures` and `blinks` of clips first..last-1."""
     rows: dict[str, list[Tensor]] = {name: [] for name in ("chunks", "references", "pictures")}
     frames = _GEOMETRY.frames
     for clip in range(first, last):
@@ -85,13 +89,23 @@ def encode_frames(vae: WanVideoVAE, clips: ClipStore, first: int, last: int) -> 
         rows["chunks"].append(torch.cat([_mean(vae, video[:, :, s : s + frames]) for s in _STARTS]))
         rows["references"].append(_mean(vae, padded)[0])
         rows["pictures"].append(torch.from_numpy(clips.references[clip].copy()))
-    return {name: torch.stack(values).contiguous() for name, values in rows.items()}
+    mouths = torch.from_numpy(np.array(clips.mouths[first:last, -VIDEO_FRAMES:]))
+    blinks = torch.from_numpy(np.array(clips.blinks[first:last]))
+    marks = {"closures": by_latent(closures_of(mouths)), "blinks": by_latent((blinks > 0).float())}
+    return marks | {name: torch.stack(values).contiguous() for name, values in rows.items()}
+
+
+def by_latent(marks: Tensor) -> Tensor:
+    """Marks of video frames [B,61] -> [B,2,T]: the largest among the frames of each latent frame of each chunk."""
+    chunks = torch.stack([marks[:, start : start + _GEOMETRY.frames] for start in _STARTS], dim=1)
+    later = chunks[..., 1:].unflatten(-1, (-1, _GEOMETRY.temporal_stride)).amax(-1)
+    return torch.cat([chunks[..., :1], later], dim=-1)
 
 
 @torch.inference_mode()
 def encode_sound(audio: Wav2Vec2Model, clips: ClipStore, first: int, last: int) -> dict[str, Tensor]:
     """`features` of clips first..last-1."""
-    rows = [_features(audio, clips.samples[clip]) for clip in range(first, last)]
+    rows = [sound_features(audio, clips.samples[clip]) for clip in range(first, last)]
     return {"features": torch.stack(rows).contiguous()}
 
 
@@ -99,7 +113,8 @@ def _mean(vae: WanVideoVAE, video: Tensor) -> Tensor:
     return vae.moments(video).chunk(2, dim=1)[0].bfloat16()
 
 
-def _features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor:
+def sound_features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor:
+    """Newest features of both chunks of a clip's sound, bfloat16 [2,35,layers,channels]."""
     per_frame, length = _GEOMETRY.samples_per_frame, _GEOMETRY.window_samples
     windows = np.stack([samples[s * per_frame : s * per_frame + length] for s in _STARTS]).astype(np.float32)
     features = audio_features(audio, normalise(torch.from_numpy(windows)), _GEOMETRY.window_frames)

@@ -15,13 +15,24 @@ from ...config import SamplerConfig
 from ...sampling import TRAINING_STEPS, timesteps
 from .latent_cache import LatentCache, window_rows
 
+# Latent rows and columns behind lips and eyes of the 16x16 grid, and how much more they count.
+_MOUTH = (slice(8, 14), slice(4, 12), 3.0)
+_EYES = (slice(4, 8), slice(3, 13), 1.6)
+
 
 @dataclass(frozen=True)
 class Stage1Options:
-    """Shares and strengths of the random choices of a batch."""
+    """Shares and strengths of the random choices of a batch.
 
-    sampler_levels: float = 0.75
-    continuous_shift: float = 3.0
+    `silent_audio` of the samples are given no sound (zeros), so that the model can guide a sampler as a teacher.
+    `closure_weight` and `blink_weight` multiply the loss on mouths and eyes in frames that hold one.
+    """
+
+    sampler_levels: float = 0.65
+    continuous_shift: float = 5.0
+    silent_audio: float = 0.1
+    closure_weight: float = 2.0
+    blink_weight: float = 3.0
     single_motion: float = 0.35
     motion_noise: float = 0.2
     noisy_motion: float = 0.5
@@ -41,6 +52,7 @@ class Stage1Batch:
         known: Which latent frames are motion frames, float [B,1,T,1,1].
         level: Noise level t in 0..1, [B].
         previous: The sampler's level before `level` [B]; equal to it where there is none.
+        weights: Loss weights [B,1,T,h,w], 0 on motion frames.
     """
 
     clean: Tensor
@@ -51,6 +63,7 @@ class Stage1Batch:
     known: Tensor
     level: Tensor
     previous: Tensor
+    weights: Tensor
 
     def paste(self, latents: Tensor) -> Tensor:
         """Latents with the motion latents in their frames."""
@@ -72,11 +85,16 @@ class OwnMotion:
 
 
 class BatchMaker:
-    """Draws batches from the cache with a generator of its own."""
+    """Draws batches from the cache with a generator of its own.
 
-    def __init__(self, cache: LatentCache, options: Stage1Options, seed: int) -> None:
+    Latents are normalised by the cache's statistics, or by the given mean and standard deviation [16].
+    """
+
+    def __init__(
+        self, cache: LatentCache, options: Stage1Options, seed: int, statistics: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.cache, self.options = cache, options
-        mean, std = cache.statistics()
+        mean, std = statistics or cache.statistics()
         self.mean, self.std = mean.view(16, 1, 1, 1), std.view(16, 1, 1, 1)
         self.random = torch.Generator().manual_seed(seed)
         self.rows = window_rows()
@@ -125,7 +143,20 @@ class BatchMaker:
         known = (torch.arange(clean.shape[2]) < count[:, None]).float().view(size, 1, -1, 1, 1)
         y, pictures = self.conditioning(clips)
         level, previous = self._levels(size)
-        return Stage1Batch(clean, y, self.windows(clips, chunk), pictures, motion, known, level, previous)
+        heard = (self._uniform(size) >= self.options.silent_audio).float()
+        windows = self.windows(clips, chunk) * heard.view(-1, 1, 1, 1, 1)
+        weights = (1 - known) * self._weights(clips, chunk)
+        return Stage1Batch(clean, y, windows, pictures, motion, known, level, previous, weights)
+
+    def _weights(self, clips: Tensor, chunk: Tensor) -> Tensor:
+        """Lips and eyes count more than the rest, most of all where lips are pressed together and eyes close."""
+        options = self.options
+        closing = 1 + (options.closure_weight - 1) * self.cache.closures[clips, chunk].float()
+        blinking = 1 + (options.blink_weight - 1) * self.cache.blinks[clips, chunk].float()
+        weights = torch.ones(*closing.shape, *self.cache.chunks.shape[-2:])
+        for (rows, columns, factor), marked in ((_MOUTH, closing), (_EYES, blinking)):
+            weights[..., rows, columns] = factor * marked[..., None, None]
+        return weights[:, None]
 
     def _motion(self, clean: Tensor) -> Tensor:
         """Clean latents, half of them slightly noisy: what the model is given later is not perfect either."""

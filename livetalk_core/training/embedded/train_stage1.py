@@ -45,7 +45,7 @@ TRANSFORMER_CONFIG: dict[str, Any] = {
     "text_dim": 64,
     "clip_dim": 64,
     "audio_layers": 3,
-    "audio_channels": 64,
+    "audio_channels": 96,
     "intermediate_dim": 160,
     "output_dim": 96,
     "context_tokens": 4,
@@ -60,8 +60,6 @@ IMAGE_CONFIG: dict[str, Any] = {
     "hidden_act": "gelu",
 }
 METRICS = ["loss", "velocity", "temporal", "clean", "gradient", "share"]
-# Latent rows and columns behind lips and eyes of the 16x16 grid, and how much more they count.
-_REGIONS = ((8, 14, 4, 12, 3.0), (4, 9, 3, 13, 1.6))
 
 
 @dataclass(frozen=True)
@@ -99,16 +97,8 @@ class Student(nn.Module):
         return self.transformer.encode_stream(context, features), self.transformer.encode_audio(windows)
 
 
-def latent_weights() -> Tensor:
-    """Loss weight of every latent position [16,16], mean 1."""
-    weights = torch.ones(16, 16)
-    for top, bottom, left, right, factor in _REGIONS:
-        weights[top:bottom, left:right] = factor
-    return weights / weights.mean()
-
-
 def stage1_loss(
-    student: Student, batch: Stage1Batch, noise: BatchMaker, weights: Tensor, config: Stage1Training, look_back: bool
+    student: Student, batch: Stage1Batch, noise: BatchMaker, config: Stage1Training, look_back: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted velocity error on the new frames; returns (loss, [velocity, temporal, clean error])."""
     level = batch.level.view(-1, 1, 1, 1, 1)
@@ -118,7 +108,7 @@ def stage1_loss(
     velocity = student.transformer(noisy, batch.y, batch.level * TRAINING_STEPS, stream, audio)
     # (x_t - x_0) / t is the velocity where x_t comes from the true x_0, and points to it from anywhere else.
     error = velocity - (noisy - batch.clean) / level.clamp(min=0.05)
-    new = (1 - batch.known) * weights
+    new = batch.weights
     total = new.expand_as(error).sum()
     flow = (error.square() * new).sum() / total
     clean = error * level
@@ -141,22 +131,34 @@ def _own_estimate(student: Student, batch: Stage1Batch, noise: BatchMaker, strea
 class Stage1Trainer:
     """The run: batches, update, averages, checkpoints every two minutes, resumable."""
 
-    def __init__(self, cache: LatentCache, vae_folder: Path, out: Path, config: Stage1Training) -> None:
+    def __init__(
+        self, cache: LatentCache, vae_folder: Path, out: Path, config: Stage1Training, start: Path | None = None
+    ) -> None:
         self.rank, self.world = join_ranks()
         self.config, self.out = config, out
         self.student = Student(config.seed)
-        self.batches = BatchMaker(cache, Stage1Options(), seed=1000 * config.seed + self.rank)
         library_vae = AutoencoderKLWan.from_pretrained(vae_folder)
+        # What was trained before reads latents by the statistics of its own VAE folder.
+        statistics = cache.statistics() if start is None else self._start_from(start)
+        self.batches = BatchMaker(cache, Stage1Options(), 1000 * config.seed + self.rank, statistics)
         library_vae.register_to_config(
             latents_mean=self.batches.mean.flatten().tolist(), latents_std=self.batches.std.flatten().tolist()
         )
         self.vae = WanVideoVAE(library_vae.to(torch.bfloat16).eval())
         self.own = OwnMotion(config.own_motion_stock)
-        self.weights = latent_weights()
         self.state = ResumableRun(
             out, self.student, self._optimizers(), decay=config.average_decay, minutes=config.minutes,
             active=self.rank == 0,
         )  # fmt: skip
+
+    def _start_from(self, folder: Path) -> tuple[Tensor, Tensor]:
+        """Take over the weights in a folder; returns mean and standard deviation of the latents that they know."""
+        transformer = LiveTalkTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
+        self.student.transformer.load_state_dict(transformer.state_dict())
+        image = CLIPVisionModel.from_pretrained(folder / "image_encoder")
+        self.student.image.load_state_dict(image.float().state_dict())
+        known = AutoencoderKLWan.load_config(folder / "vae")
+        return torch.tensor(known["latents_mean"]), torch.tensor(known["latents_std"])
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         named = list(self.student.named_parameters())
@@ -193,9 +195,7 @@ class Stage1Trainer:
             self._refresh_own_motion()
         batch = self.batches.draw(max(1, config.batch // self.world), own)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, facts = stage1_loss(
-                self.student, batch, self.batches, self.weights, config, share >= config.look_back_from
-            )
+            loss, facts = stage1_loss(self.student, batch, self.batches, config, share >= config.look_back_from)
         parameters = list(self.student.parameters())
         self.student.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -246,14 +246,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=Stage1Training.minutes)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--start", type=Path, help="folder of an earlier run (transformer, image_encoder, vae) to go on from"
+    )
+    parser.add_argument("--learning-rate", type=float, default=Stage1Training.learning_rate)
+    parser.add_argument("--look-back-from", type=float, default=Stage1Training.look_back_from, help="share of the time")
+    parser.add_argument(
+        "--own-motion-from", type=float, default=Stage1Training.own_motion_from, help="share of the time"
+    )
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(arguments)
     logger.setLevel(logging.INFO)
     logger.addHandler(logging.StreamHandler(sys.stderr))
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    config = Stage1Training(minutes=options.minutes, seed=options.seed)
-    trainer = Stage1Trainer(open_cache(options.cache), options.vae, options.out, config)
+    knobs = ("minutes", "seed", "learning_rate", "look_back_from", "own_motion_from")
+    config = Stage1Training(**{name: getattr(options, name) for name in knobs})
+    trainer = Stage1Trainer(open_cache(options.cache), options.vae, options.out, config, options.start)
     if options.resume:
         trainer.state.resume()
     trainer.run()
