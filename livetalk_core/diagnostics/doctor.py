@@ -22,7 +22,7 @@ Status = Literal["ok", "note", "problem"]
 _GIB = 2**30
 REQUIRED = {
     "diffusers": ">=0.35", "transformers": ">=4.50,<6", "safetensors": ">=0.4.3", "numpy": ">=1.26", "scipy": ">=1.11",
-    "av": ">=13", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.12", "rich": ">=13",
+    "av": ">=14", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.12", "rich": ">=13",
     "accelerate": ">=0.30", "ftfy": ">=6", "sentencepiece": ">=0.2", "psutil": ">=5.9", "matplotlib": ">=3.8",
 }  # fmt: skip
 """What pyproject.toml asks for besides torch; inside ComfyUI there is no installed package to ask."""

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .atomic_file import AtomicFile, check_writable, write_atomic
+    from .atomic_file import AtomicFile, check_writable, leftover_recordings, write_atomic
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
     from .fragments import FragmentWriter
     from .pictures import as_portrait, decode_picture, fit_size, load_picture
@@ -37,6 +37,7 @@ __all__ = [
     "fit_size",
     "frame_digest",
     "frame_loudness",
+    "leftover_recordings",
     "load_picture",
     "loudness_envelope",
     "mouth_plot",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "atomic_file": ("AtomicFile", "check_writable", "write_atomic"),
+    "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "write_atomic"),
     "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
     "fragments": ("FragmentWriter",),
     "pictures": ("as_portrait", "decode_picture", "fit_size", "load_picture"),

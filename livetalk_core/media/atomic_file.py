@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -11,8 +12,14 @@ from types import TracebackType
 
 from ..errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # A file name may have 255 bytes; the marks around the shortened stem need about 30 of them.
 _MAX_STEM = 60
+_RECORDING = re.compile(r"[^.].*\.[0-9a-f]{8}\.partial\.(mp4|mkv)", re.IGNORECASE)
 
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space or choose another folder.",
@@ -90,10 +97,11 @@ def _check_target(text: str, target: Path) -> None:
             )
 
 
-def _create_beside(target: Path) -> Path:
+def _create_beside(target: Path, hidden: bool = True) -> Path:
     """Make an empty, uniquely named file in the folder of `target` that keeps its suffix."""
     while True:
-        name = f".{target.stem[:_MAX_STEM]}.{secrets.token_hex(4)}.partial{target.suffix}"
+        stem = f".{target.stem[:_MAX_STEM]}" if hidden else target.stem[:_MAX_STEM]
+        name = f"{stem}.{secrets.token_hex(4)}.partial{target.suffix}"
         temporary = target.with_name(name)
         try:
             # O_EXCL refuses planted links; mode 0o666 leaves the permissions to the user's umask.
@@ -112,6 +120,45 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _lock(path: Path) -> int | None:
+    """Mark a file as being written for as long as this process lives; None where locks are not to be had."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def leftover_recordings(folder: str | os.PathLike[str]) -> list[Path]:
+    """Recordings in a folder whose programs were killed, in order of their names.
+
+    None where the system has no locks to tell them from those being written.
+    """
+    if fcntl is None or not os.path.isdir(folder):
+        return []
+    found = sorted(path for path in Path(folder).iterdir() if _RECORDING.fullmatch(path.name))
+    return [path for path in found if _is_abandoned(path)]
+
+
+def _is_abandoned(path: Path) -> bool:
+    assert fcntl is not None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.fstat(descriptor).st_size > 0
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 class AtomicFile:
     """A temporary file beside `path` that replaces it on `commit` and vanishes on `discard`.
 
@@ -119,17 +166,20 @@ class AtomicFile:
 
     Args:
         path: The final file; an existing one stays intact until `commit`.
+        recording: The temporary file is worth keeping if this program is killed: it is not hidden, and
+            `leftover_recordings` finds it.
 
     Raises:
         OutputError: as `check_writable`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, recording: bool = False) -> None:
         self.path = check_writable(path)
         self._shown = os.fspath(path)
         self._open = True
         try:
-            self.temporary = _create_beside(self.path)
+            self.temporary = _create_beside(self.path, hidden=not recording)
+            self._lock = _lock(self.temporary) if recording else None
         except OSError as error:
             raise output_error(self._shown, error) from error
 
@@ -146,12 +196,19 @@ class AtomicFile:
         except OSError as error:
             self.discard()
             raise output_error(self._shown, error) from error
+        self._unlock()
 
     def discard(self) -> None:
         """Remove the temporary file; the final name is left as it was."""
         if self._open:
             self._open = False
+            self._unlock()
             self.temporary.unlink(missing_ok=True)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> AtomicFile:
         return self

@@ -1,119 +1,126 @@
-"""Frames and sound as fragmented MP4, chunk by chunk, for players that watch while a video is made."""
+"""Frames and sound as fragmented MP4, chunk by chunk: each fragment can be played as soon as it is there."""
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Any
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
-from .resample import Resampler
-from .video_writer import h264_encoder
+from .encoders import AAC_BIT_RATE, AAC_RATE, Frames, SoundQueue, sound_block, sound_encoder, video_encoder, yuv_picture
+from .mp4_boxes import (
+    SOUND_TRACK,
+    VIDEO_TRACK,
+    Run,
+    Sample,
+    SoundTrack,
+    VideoTrack,
+    fragment,
+    init_segment,
+    length_prefixed,
+    video_codec,
+)
+from .resample import Resampler, Samples
 
-_SOUND_RATE = 48_000
-_FRAGMENT = "40000"
-"""Microseconds. Not frag_every_frame: with it FFmpeg counts the first frame twice."""
+_UNITS = 512
+"""Units of time per picture; players round less well at coarse timescales."""
+
+_AAC_CODEC = "mp4a.40.2"
 
 
 class FragmentWriter:
-    """Encodes chunks into pieces that a Media Source player can append.
+    """Encode frames and mono sound as H.264 and AAC in fragmented MP4.
 
-    A reader may begin with any piece, after the head: its first frame is a key frame, but for up to two frames of
-    the chunk before, which wait until their sound is encoded and which players skip.
+    Made for a live view with Media Source Extensions: create a source buffer for `content_type`, append `head`,
+    then any fragment and all after it. With `low_latency` each call of `write` gives one fragment that begins with
+    a key frame and holds all its pictures, so that a viewer may join at each; the sound in it ends up to 70 ms
+    (three AAC blocks and the resampler) before the pictures and goes on in the next one.
+
+    Nothing is kept: memory does not grow with the stream. Not for several threads at once.
 
     Args:
-        width, height: Frame size, even.
+        width, height: Frame size in pixels, even numbers.
         fps: Frames per second.
         sample_rate: Samples per second of the sound that will be written.
         first_frame: Number of the first frame within the stream: its time.
+        low_latency: As above. Without it the encoder looks ahead and sets fewer key frames: smaller, for files.
 
     Attributes:
-        head: What every reader has to get first.
+        head: The initialisation segment, which every player needs first.
         content_type: MIME type with the codecs of both tracks.
+
+    Raises:
+        MissingDependencyError: the installed PyAV has no H.264 encoder.
     """
 
-    def __init__(self, width: int, height: int, fps: int, sample_rate: int, first_frame: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        fps: int,
+        sample_rate: int = 16_000,
+        first_frame: int = 0,
+        *,
+        low_latency: bool = True,
+    ) -> None:
         self.fps = fps
-        self._pipe = _Pipe()
-        options = {"movflags": "empty_moov+default_base_moof", "frag_duration": _FRAGMENT, "flush_packets": "1"}
-        self._container = av.open(self._pipe, "w", format="mp4", options=options)
-        self._video = self._add_video(width, height)
-        self._sound = self._container.add_stream("aac", rate=_SOUND_RATE, layout="mono")
-        self._sound.bit_rate = 96_000
-        self._resampler = Resampler(sample_rate, _SOUND_RATE)
-        self._frame, self._sound_pts = first_frame, round(first_frame / fps * _SOUND_RATE)
-        self._container.start_encoding()
-        self.head = self._pipe.take()
-        self.content_type = f'video/mp4; codecs="{_avc_name(self.head)}, mp4a.40.2"'
+        self._low_latency = low_latency
+        self._video = video_encoder(width, height, fps, low_latency=low_latency)
+        self._sound = sound_encoder()
+        self._queue = SoundQueue(sample_rate, fps)
+        self._resampler = Resampler(sample_rate, AAC_RATE)
+        self._frames_in = self._sound_in = self._number = 0
+        # In the units of either track; the sound's first block is the encoder's lead-in, which players skip.
+        self._picture_time, self._sound_time = first_frame * _UNITS, round(first_frame / fps * AAC_RATE)
+        headers = bytes(self._video.extradata)
+        self.content_type = f'video/mp4; codecs="{video_codec(headers)}, {_AAC_CODEC}"'
+        self.head = init_segment(
+            VideoTrack(width, height, fps * _UNITS, headers),
+            SoundTrack(AAC_RATE, bytes(self._sound.extradata), self._sound.frame_size, AAC_BIT_RATE),
+        )
 
-    def write(self, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> bytes:
-        """The piece for frames [F,H,W,3] and the sound [S] that goes with them."""
+    def write(self, frames: Frames, samples: Samples | None = None) -> bytes:
+        """The fragment of frames uint8 [F, H, W, 3] and of sound that goes on from where it ended, float32 [n].
+
+        Sound ahead of the pictures waits for them, as in `VideoWriter`. Empty where nothing is ready, which
+        happens only without `low_latency`.
+        """
+        if samples is not None:
+            self._queue.push(samples)
+        pictures: list[Any] = []
         for index, pixels in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace=av.video.reformatter.Colorspace.ITU709)
-            picture.pts, picture.time_base = self._frame, Fraction(1, self.fps)
-            picture.pict_type = av.video.frame.PictureType.I if index == 0 else av.video.frame.PictureType.NONE
-            self._frame += 1
-            self._mux(self._video.encode(picture))
-        self._encode_sound(self._resampler.push(np.asarray(samples, np.float32)))
-        return self._pipe.take()
+            picture = yuv_picture(pixels, self._frames_in, self.fps)
+            if self._low_latency and not index:
+                picture.pict_type = av.video.frame.PictureType.I
+            self._frames_in += 1
+            pictures += self._video.encode(picture)
+        return self._fragment(pictures, self._encode_sound(self._resampler.push(self._queue.take(self._frames_in))))
 
     def finish(self) -> bytes:
-        """What was still on its way."""
-        self._encode_sound(self._resampler.finish())
-        self._mux(self._video.encode(None))
-        self._mux(self._sound.encode(None))
-        self._container.close()
-        return self._pipe.take()
+        """What the encoders still hold; the sound is then exactly as long as the pictures."""
+        rest = self._resampler.push(self._queue.take(self._frames_in, pad=True))
+        blocks = self._encode_sound(rest) + self._encode_sound(self._resampler.finish())
+        return self._fragment(self._video.encode(None), blocks + self._sound.encode(None))
 
-    def _add_video(self, width: int, height: int) -> Any:
-        name = h264_encoder()
-        options = {"tune": "zerolatency", "preset": "ultrafast", "crf": "20"} if name == "libx264" else {"b": "4M"}
-        stream = self._container.add_stream(name, rate=self.fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        codec = stream.codec_context
-        codec.time_base = Fraction(1, self.fps)
-        codec.max_b_frames = 0
-        codec.gop_size = 60 * self.fps  # key frames where chunks begin, and nowhere else
-        codec.thread_count = 1
-        return stream
-
-    def _encode_sound(self, block: NDArray[np.float32]) -> None:
+    def _encode_sound(self, block: Samples) -> list[Any]:
         if not len(block):
-            return
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block)[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = _SOUND_RATE, self._sound_pts, Fraction(1, _SOUND_RATE)
-        self._sound_pts += len(block)
-        self._mux(self._sound.encode(frame))
+            return []
+        frame = sound_block(block, self._sound_in, AAC_RATE, "fltp")
+        self._sound_in += len(block)
+        packets: list[Any] = self._sound.encode(frame)
+        return packets
 
-    def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:
-            if packet.stream is self._video and not packet.duration:
-                packet.duration = 1
-            # The encoder's lead-in lies before time 0; kept, it would shift everything else.
-            if packet.pts >= 0:
-                self._container.mux(packet)
-
-
-class _Pipe:
-    """A file that can only be written; what was written is taken out in pieces."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
-
-
-def _avc_name(head: bytes) -> str:
-    """The codec's name in the form that players ask for, from the decoder configuration in the head."""
-    at = head.find(b"avcC")
-    profile = head[at + 5 : at + 8] if at >= 0 else b"\x42\xc0\x1e"
-    return "avc1." + profile.hex()
+    def _fragment(self, pictures: Sequence[Any], blocks: Sequence[Any]) -> bytes:
+        runs = []
+        if pictures:
+            samples = [Sample(length_prefixed(bytes(p)), _UNITS, bool(p.is_keyframe)) for p in pictures]
+            runs.append(Run(VIDEO_TRACK, self._picture_time, samples))
+            self._picture_time += _UNITS * len(samples)
+        if blocks:
+            samples = [Sample(bytes(p), int(p.duration)) for p in blocks]
+            runs.append(Run(SOUND_TRACK, self._sound_time, samples))
+            self._sound_time += sum(sample.duration for sample in samples)
+        if not runs:
+            return b""
+        self._number += 1
+        return fragment(self._number, runs)

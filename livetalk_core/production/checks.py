@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from PIL import Image
 
 from ..errors import AudioError, OutputError
-from ..media import SoundReader, array_sound, as_portrait, check_output, check_writable, load_picture, open_sound
+from ..media import (
+    SoundReader,
+    array_sound,
+    as_portrait,
+    check_output,
+    check_writable,
+    leftover_recordings,
+    load_picture,
+    open_sound,
+)
 from .request import BUNDLED_PORTRAIT, Recording, VideoRequest
+
+logger = logging.getLogger("livetalk")
 
 _MAX_RATE = 768_000
 
@@ -50,7 +62,10 @@ def open_request_sound(request: VideoRequest, sample_rate: int = 16_000) -> Soun
 
 def _check_outputs(request: VideoRequest) -> None:
     """Every output can be written, and none of them is an input or another output."""
-    check_output(request.output)
+    target = check_output(request.output)
+    for recording in leftover_recordings(target.parent):
+        size = recording.stat().st_size / 1e6
+        logger.warning("%s is left of a run that was killed: %.1f MB that play. Keep or delete it.", recording, size)
     for path in (request.report, request.state):
         if path is not None:
             check_writable(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import resource
 import shutil
@@ -15,6 +16,7 @@ from cli_tools import RATE, Outcome, livetalk, speech, write_float_wav, write_pn
 from PIL import Image
 
 from livetalk_core.errors import AudioError
+from livetalk_core.media import VideoWriter
 from livetalk_core.production import VideoRequest
 from livetalk_core.production.checks import check_files
 
@@ -221,3 +223,12 @@ def test_sound_file_piped_as_raw_samples(tmp_path: Path) -> None:
     outcome = livetalk("generate", "--audio", "-", "--out", tmp_path / "a.mp4", "--model", "random:tiny", stdin=wav)
     assert outcome.code == 2 and "WAV file" in outcome.stderr
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_what_a_killed_run_left_is_mentioned(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "old.mp4", 32, 32, 25) as writer:
+        writer.write(np.zeros((9, 32, 32, 3), np.uint8))
+    (tmp_path / "old.mp4").rename(tmp_path / "old.0123abcd.partial.mp4")
+    outcome = livetalk("generate", "--audio", tmp_path / "no.wav", "--out", tmp_path / "new.mp4")
+    assert "old.0123abcd.partial.mp4 is left of a run that was killed" in outcome.stderr
