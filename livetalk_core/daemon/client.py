@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,17 +80,33 @@ class Client:
         # Late: subprocess and file locks are not needed by those who only import the names.
         from .launch import connect_or_start
 
-        for attempt in range(2):
-            calls = Calls(connect_or_start(config, poll), on_event or (lambda event: None))
-            try:
-                call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key(), poll=poll)
-            except BaseException as error:
-                calls.close()
-                # The daemon may have been on its way out when it was joined.
-                if attempt or not isinstance(error, DaemonUnavailableError):
-                    raise
-            else:
-                break
+        sock = connect_or_start(config, poll)
+        with contextlib.suppress(DaemonUnavailableError):
+            return cls._greet(sock, config, on_event, poll)
+        # It was on its way out when it was joined.
+        return cls._greet(connect_or_start(config, poll), config, on_event, poll)
+
+    @classmethod
+    def connect(cls, directory: Path, config: DaemonConfig) -> Client:
+        """Connect to the daemon of a folder; never start one.
+
+        Raises:
+            DaemonError: it does not answer, or runs something else.
+        """
+        from .launch import connect
+
+        return cls._greet(connect(directory), config, None, None)
+
+    @classmethod
+    def _greet(
+        cls, sock: socket.socket, config: DaemonConfig, on_event: Listener | None, poll: Poll | None
+    ) -> Client:
+        calls = Calls(sock, on_event or (lambda event: None))
+        try:
+            call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key(), poll=poll)
+        except BaseException:
+            calls.close()
+            raise
         assert isinstance(call.answer, Welcome)
         return cls(config, calls, call.answer)
 

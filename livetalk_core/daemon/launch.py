@@ -21,7 +21,7 @@ from ..errors import DaemonUnavailableError, DeadlineError
 from .calls import POLL_SECONDS, Deadline, Poll
 from .daemon_config import DaemonConfig, SupervisorConfig
 from .process_group import module_environment
-from .processes import is_same_process, signal_same
+from .processes import Rung, is_same_process, signal_same
 from .runtime_dir import (
     Endpoint,
     base_directory,
@@ -107,7 +107,7 @@ def connect(directory: Path) -> socket.socket:
         ) from None
 
 
-def force_stop(directory: Path, patience: float = 5.0) -> bool:
+def force_stop(directory: Path, patience: float = 5.0) -> Rung:
     """End the daemon of a folder that does not answer; an innocent process with its number is left alone.
 
     Args:
@@ -115,12 +115,15 @@ def force_stop(directory: Path, patience: float = 5.0) -> bool:
         patience: Seconds from SIGTERM to SIGKILL.
 
     Returns:
-        Whether no such daemon is left.
+        The rung that ended it; "" where there was none, or none that could be ended.
     """
     endpoint = read_endpoint(directory)
     if endpoint is None or not is_alive(directory):
-        return False
-    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, _KILL_SECONDS)):
+        return ""
+    rungs: tuple[tuple[Rung, signal.Signals, float], ...] = (
+        ("sigterm", signal.SIGTERM, patience), ("sigkill", signal.SIGKILL, _KILL_SECONDS),
+    )  # fmt: skip
+    for rung, number, seconds in rungs:
         signal_same(endpoint.pid, endpoint.started, number)
         ends = time.monotonic() + seconds
         while is_same_process(endpoint.pid, endpoint.started):
@@ -130,8 +133,8 @@ def force_stop(directory: Path, patience: float = 5.0) -> bool:
         else:
             if not is_alive(directory):
                 shutil.rmtree(directory, ignore_errors=True)
-            return True
-    return False
+            return rung
+    return ""
 
 
 def _start(base: Path, config: DaemonConfig, poll: Poll | None) -> Path:

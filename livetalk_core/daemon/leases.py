@@ -25,10 +25,9 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def take(self, client: int, now: float) -> None:
+    def take(self, client: int) -> None:
         """A client has come."""
         self._held.add(client)
-        self._worked = now
 
     def drop(self, client: int, now: float) -> None:
         """A client has gone; one that held nothing changes nothing."""
@@ -37,7 +36,7 @@ class Leases:
             self._left, self._wait = now, self.grace
 
     def worked(self, now: float) -> None:
-        """A request came, or a stream is open."""
+        """A request came that asks for more than how things stand, or a stream is open."""
         self._worked = now
 
     def ended(self, now: float) -> str:

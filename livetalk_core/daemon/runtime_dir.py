@@ -18,6 +18,7 @@ import msgspec
 
 from ..config import Settings
 from ..errors import AccessError, ConfigError, DeadlineError
+from .daemon_config import DaemonConfig
 from .wire import redact
 
 MAX_SOCKET_PATH = 107  # bytes; sun_path holds 108 with its final zero
@@ -27,13 +28,14 @@ _KEPT_LOGS = 40
 
 
 class Endpoint(Settings, frozen=True, kw_only=True):
-    """How to reach a daemon and which process it is; lies in its folder, readable by its user only."""
+    """How to reach a daemon, which process it is and what it runs; lies in its folder, for its user only."""
 
     key: str
     token: str
     pid: int
     started: int
     port: int = 0
+    daemon: DaemonConfig = DaemonConfig()
 
 
 def base_directory(root: str | None = None) -> Path:

@@ -23,6 +23,7 @@ from .connection import ConnectionEndedError
 from .daemon_config import SupervisorConfig
 from .engine_group import EngineGroup
 from .leases import Leases
+from .messages import Stats
 from .process_group import Rank
 from .processes import started_at
 from .requests import Requests
@@ -84,7 +85,7 @@ class Supervisor:
         pid = os.getpid()
         endpoint = Endpoint(
             key=self._daemon.key(), token=self._server.token.hex(), pid=pid, started=started_at(pid),
-            port=self._server.port,
+            port=self._server.port, daemon=self._daemon,
         )  # fmt: skip
         write_private(self._directory / "endpoint.json", msgspec.json.encode(endpoint))
         if self._config.ready >= 0:
@@ -139,11 +140,13 @@ class Supervisor:
             self._group.receive(rank, time.monotonic())
 
     def _message(self, client: int, message: Any, descriptors: list[int]) -> None:
-        self._leases.worked(time.monotonic())
+        # Looking at a daemon does not keep it alive.
+        if not isinstance(message, Stats):
+            self._leases.worked(time.monotonic())
         self._requests.handle(client, message, descriptors)
 
     def _arrived(self, client: int) -> None:
-        self._leases.take(client, time.monotonic())
+        self._leases.take(client)
 
     def _left(self, client: int) -> None:
         self._leases.drop(client, time.monotonic())

@@ -165,7 +165,7 @@ def test_number_of_a_dead_daemon_does_not_harm_who_has_it_now(tmp_path: Path) ->
         lock = hold_alive(directory)  # even a living folder with a wrong number must not lead to a signal
         endpoint = Endpoint(key=daemon_config(tmp_path).key(), token="00" * 32, pid=innocent.pid, started=12345)
         write_private(directory / "endpoint.json", __import__("msgspec").json.encode(endpoint))
-        assert launch.force_stop(directory)
+        assert launch.force_stop(directory) == "sigterm"
         assert innocent.poll() is None
         os.close(lock)
         assert not is_alive(directory)
@@ -182,6 +182,6 @@ def test_daemon_that_does_not_answer_is_ended_by_force(tmp_path: Path) -> None:
     client = Client.start_or_join(daemon_config(tmp_path, detached=True))
     os.kill(client.welcome.pid, signal.SIGSTOP)
     ((directory, _),) = launch.living(tmp_path)
-    assert launch.force_stop(directory, patience=0.5)
+    assert launch.force_stop(directory, patience=0.5) == "sigkill"
     client.close()
     assert_all_gone(tmp_path)

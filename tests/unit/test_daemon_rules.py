@@ -33,14 +33,14 @@ SLICE = GEOMETRY.slice_samples
 def test_owned_daemon_ends_a_grace_after_its_last_lease() -> None:
     leases = Leases(detached=False, grace=2, idle_timeout=100, now=0)
     assert not leases.ended(FIRST_CLIENT_SECONDS - 1), "the one who started it is still coming"
-    leases.take(1, 1)
-    leases.take(2, 1)
+    leases.take(1)
+    leases.take(2)
     leases.drop(1, 5)
     assert not leases.ended(50)
     leases.drop(2, 50)
     leases.drop(2, 51)  # does not prolong anything
     assert not leases.ended(51.9) and "last client" in leases.ended(52)
-    leases.take(3, 51.95)
+    leases.take(3)
     assert not leases.ended(60)
 
 
@@ -51,7 +51,8 @@ def test_daemon_whose_starter_never_comes_ends() -> None:
 
 def test_detached_daemon_ends_by_idleness_only() -> None:
     leases = Leases(detached=True, grace=2, idle_timeout=100, now=0)
-    leases.take(1, 10)
+    leases.worked(10)
+    leases.take(1)  # somebody who only looks
     leases.drop(1, 20)
     assert not leases.ended(109) and "idle" in leases.ended(110)
     leases.worked(109)
