@@ -9,6 +9,7 @@ import typer
 from .bench import bench
 from .conformance import conformance
 from .convert import convert
+from .daemon import daemon_app
 from .demo import demo
 from .doctor import doctor
 from .generate import generate
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 for _command in (generate, demo, doctor, bench, plan, convert, conformance, version):
     app.command()(_command)
+app.add_typer(daemon_app)
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ def start(
     It ends after its idle timeout, by 'livetalk daemon stop', or with the machine.
     """
     from ..daemon.daemon_config import DaemonConfig
-    from ..daemon.registry import running_daemons
+    from ..daemon.registry import stop_daemon
+    from ..loading.describe import describe_model
     from ..production import VideoRequest, daemon_config
 
     request = VideoRequest(
@@ -79,16 +80,23 @@ def start(
         detached=True,
         daemon=DaemonConfig(idle_timeout=idle_timeout * 60),
     )
+    describe_model(request.model)
     key = daemon_config(request).key()
-    same = [daemon for daemon in running_daemons() if daemon.endpoint.key == key]
+    same = _with_key(key)
     for other in same:
         if not other.config.detached:
             raise DaemonUnavailableError(
                 f"The daemon {other.name} has this model, and ends with the program that started it.",
                 "Wait until that program has ended, or stop it: livetalk daemon stop " + other.name,
             )
-    facts = _load(request, quiet=as_json)
-    (running,) = [daemon for daemon in running_daemons() if daemon.endpoint.key == key]
+    try:
+        facts = _load(request, quiet=as_json)
+    except BaseException:
+        # One that did not get as far as its model is of no use to anybody.
+        for unfinished in [] if same else _with_key(key):
+            stop_daemon(unfinished)
+        raise
+    running = _with_key(key)[0]
     if as_json:
         print_json({"daemon": running.name, "joined": bool(same), **_plain(running)})
     else:
@@ -148,7 +156,9 @@ def logs(
         str | None, typer.Argument(help=_NAME_HELP, metavar="[DAEMON]", show_default="the newest")
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end of each file.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing what is written, until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on showing what is written, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show where a daemon's logs are and how they end; those of one that met a fault stay when it is gone."""
     from ..daemon.registry import logs as log_files
@@ -163,6 +173,12 @@ def logs(
             ends = [_print_more(path, end) for path, end in zip(files, ends, strict=True)]
     except KeyboardInterrupt:
         return
+
+
+def _with_key(key: str) -> list[RunningDaemon]:
+    from ..daemon.registry import running_daemons
+
+    return [daemon for daemon in running_daemons() if daemon.endpoint.key == key]
 
 
 def _load(request: Any, quiet: bool) -> ModelFacts:
@@ -229,17 +245,14 @@ def _show(daemons: Sequence[RunningDaemon]) -> None:
     from rich.table import Table
 
     table = Table(
-        "daemon", "model", "ranks", "processes", "does", "streams", "up", "ends", "restarts", "memory",
-        box=None, pad_edge=False,
-    )  # fmt: skip
+        "daemon", "model, ranks", "processes", "does", "up", "ends", "restarts", "memory", box=None, pad_edge=False
+    )
     for daemon in daemons:
         row = _plain(daemon)
-        ranks = row.get("ranks", [])
-        processes = " ".join([str(row["pid"]), *(str(rank["pid"]) for rank in ranks)])
-        model = Path(row["model"]).name
+        ranks = " ".join(str(rank["pid"]) for rank in row.get("ranks", []))
+        model = escape(f"{Path(row['model']).name}, {row['dtype']}\n{row['world_size']} x {row['device']}")
         table.add_row(
-            daemon.name, escape(f"{model}, {row['dtype']}"), f"{row['world_size']} x {row['device']}", processes,
-            _activity(row), str(row.get("streams", "?")), _duration(row.get("uptime")), _end(row),
+            daemon.name, model, f"{row['pid']}\n{ranks}", _activity(row), _duration(row.get("uptime")), _end(row),
             str(row.get("restarts", "?")), f"{row['memory_bytes'] / _MIB:.0f} MiB",
         )  # fmt: skip
         if "problem" in row:
@@ -248,20 +261,20 @@ def _show(daemons: Sequence[RunningDaemon]) -> None:
 
 
 def _activity(row: dict[str, Any]) -> str:
-    """What the ranks do, in a word or two."""
+    """What the ranks do, in a few words."""
     if row["state"] != "ready" or not row["ranks"]:
         return "nothing loaded" if row["state"] == "stopped" else str(row["state"])
-    first = row["ranks"][0]
-    if first["phase"] == "idle":
-        return "idle" if not row["streams"] else "waits for sound"
-    return f"{first['phase']}, chunk {first['chunk'] + 1}"
+    first, streams = row["ranks"][0], row["streams"]
+    if not streams:
+        return "idle"
+    doing = "no work now" if first["phase"] == "idle" else f"{first['phase']}, chunk {first['chunk'] + 1}"
+    return f"{streams} stream{'s' if streams > 1 else ''}:\n{doing}"
 
 
 def _end(row: dict[str, Any]) -> str:
     """When it ends by itself."""
-    left = row["idle_timeout"] - row.get("idle", 0.0)
-    idle = f"in {_duration(left)} of idleness"
-    return idle if row["detached"] else "with its program"
+    left = _duration(row["idle_timeout"] - row.get("idle", 0.0))
+    return f"{left} idle" if row["detached"] else "with its\nprogram"
 
 
 def _duration(seconds: float | None) -> str:

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
-from .parsing import DEVICE_HELP, DTYPE_HELP, MODEL_HELP, SEED_HELP, SIZE_HELP, model_name, parse_devices, parse_size
+from .parsing import (
+    ATTENTION_HELP,
+    DEVICE_HELP,
+    DEVICES_HELP,
+    DTYPE_HELP,
+    MODEL_HELP,
+    SEED_HELP,
+    SIZE_HELP,
+    model_name,
+    parse_devices,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from ..production import Report
@@ -109,12 +120,10 @@ def generate(
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(
-            help="GPUs of the ranks, such as 0,1,2,3.", show_default="the first ones", rich_help_panel=_RANKS
-        ),
+        typer.Option(help=DEVICES_HELP, show_default="the first ones", rich_help_panel=_RANKS),
     ] = None,
     attention: Annotated[
-        str, typer.Option(help="How ranks share attention: auto, torch or xfuser.", rich_help_panel=_RANKS)
+        str, typer.Option(help=ATTENTION_HELP, rich_help_panel=_RANKS)
     ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON on standard output.", rich_help_panel=_RUN)

@@ -9,6 +9,8 @@ from ..errors import ConfigError
 MODEL_HELP = "Model folder; 'embedded' is the small one in the package."
 DEVICE_HELP = "auto, cpu, cuda or cuda:N."
 DTYPE_HELP = "Number format: auto (bf16 where the hardware has it), fp32 or bf16."
+DEVICES_HELP = "GPUs of the ranks, one for each, such as 0,1,2,3."
+ATTENTION_HELP = "How ranks share attention: auto, torch or xfuser."
 SIZE_HELP = "Width x height in pixels, such as 448x768; multiples of 16."
 SEED_HELP = "Same seed, same frames."
 JSON_HELP = "Print JSON on standard output."

@@ -87,23 +87,24 @@ class Client:
         return cls._greet(connect_or_start(config, poll), config, on_event, poll)
 
     @classmethod
-    def connect(cls, directory: Path, config: DaemonConfig) -> Client:
-        """Connect to the daemon of a folder; never start one.
+    def connect(cls, directory: Path, config: DaemonConfig, timeout: float = ANSWER_SECONDS) -> Client:
+        """Connect to the daemon of a folder, which answers within `timeout` seconds; never start one.
 
         Raises:
             DaemonError: it does not answer, or runs something else.
         """
         from .launch import connect
 
-        return cls._greet(connect(directory), config, None, None)
+        return cls._greet(connect(directory), config, None, None, timeout)
 
     @classmethod
     def _greet(
-        cls, sock: socket.socket, config: DaemonConfig, on_event: Listener | None, poll: Poll | None
-    ) -> Client:
+        cls, sock: socket.socket, config: DaemonConfig, on_event: Listener | None, poll: Poll | None,
+        timeout: float = ANSWER_SECONDS,
+    ) -> Client:  # fmt: skip
         calls = Calls(sock, on_event or (lambda event: None))
         try:
-            call = calls.ask(ANSWER_SECONDS, Hello, __version__, config.key(), poll=poll)
+            call = calls.ask(timeout, Hello, __version__, config.key(), poll=poll)
         except BaseException:
             calls.close()
             raise

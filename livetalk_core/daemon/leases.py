@@ -39,6 +39,10 @@ class Leases:
         """A request came that asks for more than how things stand, or a stream is open."""
         self._worked = now
 
+    def idle(self, now: float) -> float:
+        """Seconds without work."""
+        return now - self._worked
+
     def ended(self, now: float) -> str:
         """Why the daemon should end now; "" if it should not."""
         if not self.detached and not self._held and now - self._left >= self._wait:

@@ -230,12 +230,17 @@ class RankStats(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 class StatsReport(Message, frozen=True):
-    """Answer to Stats. `state` as in Health; `last_rung` is how the ranks were ended last time."""
+    """Answer to Stats.
+
+    `state` as in Health; `idle`: seconds without work, of those that the daemon waits before it ends; `last_rung`:
+    how the ranks were ended last time.
+    """
 
     request: Id
     state: Name
     pid: Id
     uptime: float
+    idle: float
     restarts: Small
     last_rung: Name
     clients: Small

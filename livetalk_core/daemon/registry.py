@@ -50,7 +50,7 @@ class RunningDaemon:
         Raises:
             DaemonError: it does not answer, or speaks another version.
         """
-        with Client.connect(self.directory, self.config) as client:
+        with Client.connect(self.directory, self.config, _LOOK_SECONDS) as client:
             return client.stats(_LOOK_SECONDS)
 
     def memory_bytes(self) -> int:
@@ -109,7 +109,7 @@ def stop_daemon(daemon: RunningDaemon) -> Rung:
     if not is_alive(daemon.directory):
         return ""
     with contextlib.suppress(DaemonError):
-        with Client.connect(daemon.directory, daemon.config) as client:
+        with Client.connect(daemon.directory, daemon.config, _LOOK_SECONDS) as client:
             client.shutdown(_LOOK_SECONDS)
         ends = time.monotonic() + _LEAVE_SECONDS
         while is_alive(daemon.directory):

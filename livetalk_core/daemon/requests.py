@@ -33,14 +33,15 @@ class Requests:
         outbox: Where answers go.
         end: Called on Shutdown.
         clients: How many clients there are.
+        idle: Seconds without work.
     """
 
     def __init__(
         self, config: DaemonConfig, scheduler: Scheduler, group: EngineGroup, outbox: Outbox,
-        end: Callable[[str], None], clients: Callable[[], int],
+        end: Callable[[str], None], clients: Callable[[], int], idle: Callable[[], float],
     ) -> None:  # fmt: skip
         self._config, self._scheduler, self._group, self._outbox = config, scheduler, group, outbox
-        self._end, self._clients = end, clients
+        self._end, self._clients, self._idle = end, clients, idle
         self._numbers = itertools.count(1)
         self._started = time.monotonic()
         self._handlers: dict[type[Any], Callable[[int, Any], None]] = {
@@ -173,7 +174,8 @@ class Requests:
         ]
         self._outbox.send(client, m.StatsReport(
             message.request, self._group.state, os.getpid(), time.monotonic() - self._started,
-            self._group.budget.total, self._group.rung, self._clients(), len(streams), self._scheduler.chunks,
+            self._idle(), self._group.budget.total, self._group.rung, self._clients(), len(streams),
+            self._scheduler.chunks,
             sum(each.slots * stride(each.slot_bytes) for each in streams if each.ring >= 0), ranks,
         ))  # fmt: skip
 

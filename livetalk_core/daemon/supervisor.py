@@ -61,7 +61,8 @@ class Supervisor:
         self._group = EngineGroup(daemon, self._directory, self._logs, self._scheduler)
         self._scheduler.group = self._group
         self._requests = Requests(
-            daemon, self._scheduler, self._group, self._server, self.end, lambda: self._server.clients
+            daemon, self._scheduler, self._group, self._server, self.end, lambda: self._server.clients,
+            lambda: self._leases.idle(time.monotonic()),
         )
         self._watched: dict[int, Rank] = {}
         self._ending = ""

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import ERROR_CODES, LiveTalkError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_TEXT = 20_000
 MAX_BLOB = 12 * 2**20
 MAX_STATE = 8 * 2**20

@@ -164,14 +164,19 @@ def make_plan(
     for name, value in (("world", world), ("heads", heads), ("tokens", tokens)):
         if value < 1:
             raise ConfigError(f"{name} is {value}.", "It must be 1 or more.", setting=name)
+    require_work(world, tokens)
+    ulysses, ring = _degrees(world, heads, ulysses, ring)
+    return ParallelPlan(world, heads, tokens, latent_hw, ulysses, ring, choose_grid(world, latent_hw))
+
+
+def require_work(world: int, tokens: int) -> None:
+    """Raise ConfigError if a chunk has fewer tokens than there are ranks."""
     if world > tokens:
         raise ConfigError(
             f"{tokens} tokens / {world} ranks is less than one.",
             "Use fewer ranks or a larger picture.",
             setting="world",
         )
-    ulysses, ring = _degrees(world, heads, ulysses, ring)
-    return ParallelPlan(world, heads, tokens, latent_hw, ulysses, ring, choose_grid(world, latent_hw))
 
 
 def plan_tokens(frames: int, latent_hw: tuple[int, int], patch: tuple[int, int, int] = (1, 2, 2)) -> int:

@@ -18,12 +18,15 @@ from ..config import StreamConfig
 from ..daemon.calls import POLL_SECONDS
 from ..daemon.client import Client, RemoteChunk, RemoteStream
 from ..daemon.daemon_config import DaemonConfig
+from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
+from ..daemon.rank_model import rank_device
 from ..engine import Chunk
 from ..engine.condition_image import cover_and_crop
 from ..engine.drive import collect_clip
 from ..errors import DaemonUnavailableError, DeadlineError
 from ..loading.describe import RANDOM_PREFIX
+from ..media.pictures import MIN_SIDE
 from .backend import Made, ModelFacts, Watch, settled_device
 from .feeder import Feeder
 from .request import VideoRequest
@@ -49,13 +52,15 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
         device = ",".join(f"cuda:{number}" for number in request.devices)
     elif request.device == "auto":
         device = device.partition(":")[0]  # each rank its own
+    world = request.world_size or 1
+    rank_device(device, 0, world)
     model = request.model
     if model is not None and not model.startswith(RANDOM_PREFIX):
         model = str(Path(model).absolute())
     given = request.daemon or DaemonConfig()
     return msgspec.structs.replace(
         given, model=model, device=device, dtype=number_format, compile=request.compile,
-        world_size=request.world_size or 1, attention=request.attention,
+        world_size=world, attention=request.attention,
         detached=request.detached or given.detached,
     )  # fmt: skip
 
@@ -181,7 +186,7 @@ def _open_stream(client: Client, job: Job, sound: SoundTrack, hear: Hearing) -> 
     return client.open_stream(
         config, _picture(job.picture, config), clip=clip,
         state=b"" if job.saved is None else job.saved.to_bytes(), want_state=request.state is not None,
-        poll=hear,
+        extras=pack_extras(request.context, request.clip_features), poll=hear,
     )  # fmt: skip
 
 
@@ -201,6 +206,8 @@ def _pids(client: Client) -> tuple[int, ...]:
 
 def _picture(picture: Image.Image, config: StreamConfig) -> bytes:
     """The picture as the model will see it, as a PNG: large photographs need not travel."""
+    if min(config.width, config.height) >= MIN_SIDE:
+        picture = Image.fromarray(cover_and_crop(picture, config.width, config.height))
     file = io.BytesIO()
-    Image.fromarray(cover_and_crop(picture, config.width, config.height)).save(file, "PNG", compress_level=1)
+    picture.save(file, "PNG", compress_level=1)
     return file.getvalue()

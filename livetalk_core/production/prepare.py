@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from PIL import Image
 
-from ..config import StreamConfig
+from ..config import StreamConfig, _require
+from ..daemon.daemon_config import MAX_WORLD
 from ..engine import StreamState
 from ..engine.compilation import require_compiler
 from ..errors import StateError
@@ -18,6 +19,7 @@ from ..loading.describe import describe_model
 from ..loading.manifest import Manifest
 from ..loading.placement import choose_placement
 from ..media import SoundReader, fit_size
+from ..parallel.plan import plan_tokens, require_work
 from .checks import open_request_sound
 from .request import VideoRequest
 
@@ -79,12 +81,22 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
     config = stream_config(request, manifest, picture.size, saved)
     if saved is not None:
         saved.identity.require_same(replace(saved.identity, config=config))
+    if request.world_size is not None:
+        _require_world(request.world_size, config)
     dtype = _dtype_name(request, saved)
     placement = choose_placement(request.device, dtype)
     if request.compile:
         require_compiler(placement.device)
     sound = open_request_sound(request, config.geometry.sample_rate)
     return Job(request, manifest, dtype, config, picture, sound, saved)
+
+
+def _require_world(world: int, config: StreamConfig) -> None:
+    """Refuse ranks that would have nothing to do, before any is started."""
+    _require(1 <= world <= MAX_WORLD, "world_size", world, f"1 to {MAX_WORLD}")
+    geometry = config.geometry
+    latent_hw = (config.height // geometry.spatial_stride, config.width // geometry.spatial_stride)
+    require_work(world, plan_tokens(geometry.latent_frames, latent_hw))
 
 
 def read_state(path: Path) -> StreamState:
