@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .layout import Replacements
     from .load import load_model, load_vae
+    from .parts import ModelParts, open_parts
     from .random_model import random_model
     from .save import export_published, save_model
 
-__all__ = ["Replacements", "export_published", "load_model", "load_vae", "random_model", "save_model"]
+__all__ = [
+    "ModelParts",
+    "Replacements",
+    "export_published",
+    "load_model",
+    "load_vae",
+    "open_parts",
+    "random_model",
+    "save_model",
+]
 
 _HOMES = {
+    "ModelParts": "parts",
     "Replacements": "layout",
     "export_published": "save",
     "load_model": "load",
     "load_vae": "load",
+    "open_parts": "parts",
     "random_model": "random_model",
     "save_model": "save",
 }

@@ -55,6 +55,20 @@ class AssemblyPlan:
             for name, value in unique.values()
         )
 
+    def tensors(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every parameter, one at a time, in the format of the file.
+
+        A value may share the mapped file's memory: copy what outlives the iteration.
+
+        Raises:
+            CheckpointError: a file changed or became unreadable meanwhile.
+        """
+        for key, tensor in self.weights.stream(self.routes, device):
+            for target, transform in self.routes[key]:
+                yield target, transform(tensor)
+        for name in self.absent:
+            yield name, torch.zeros(self.module.get_parameter(name).shape)
+
     def fill(self, device: torch.device) -> nn.Module:
         """Stream the weights in; the module comes back on `device`, in evaluation mode, without gradients.
 
@@ -63,12 +77,8 @@ class AssemblyPlan:
             DeviceError: out of memory.
         """
         try:
-            for key, tensor in self.weights.stream(self.routes, device):
-                for target, transform in self.routes[key]:
-                    place(self.module, target, transform(tensor), self.dtype, device)
-            for name in self.absent:
-                shape = self.module.get_parameter(name).shape
-                place(self.module, name, torch.zeros(shape), self.dtype, device)
+            for name, tensor in self.tensors(device):
+                place(self.module, name, tensor, self.dtype, device)
             for names in self.tied:
                 _tie(self.module, *names)
             finish(self.module, device)

@@ -54,7 +54,7 @@ def load_model(
     files = find_model(path, replacements)
     manifest = manifest_of(files)
     audio_normalise = read_audio_normalise(files.audio_preprocessor)
-    plans = _plans(files, place_on)
+    plans = plan_modules(files, place_on)
     _require_matching(plans)
     require_memory(sum(plan.needed_bytes for plan in plans.values()), place_on.device, manifest.name)
     tokenizer = None if files.tokenizer is None else load_tokenizer(files.tokenizer)
@@ -83,7 +83,12 @@ def load_vae(
     return WanVideoVAE(module).to(place_on.device), hashlib.sha256(plan.weights.fingerprint().encode()).hexdigest()
 
 
-def _plans(files: ModelFiles, place_on: Placement) -> dict[str, AssemblyPlan]:
+def plan_modules(files: ModelFiles, place_on: Placement) -> dict[str, AssemblyPlan]:
+    """Every module of a model on the meta device with the way of its weights, by name of its `ModelBundle` field.
+
+    Raises:
+        CheckpointError: missing, damaged or wrong files.
+    """
     audio = plan_audio_encoder(files.audio_encoder, place_on.audio_dtype)
     image = plan_image_encoder(files.image_encoder, place_on.image_dtype)
     # The published configuration leaves these out, because they are those of its encoders.

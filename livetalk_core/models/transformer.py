@@ -24,21 +24,32 @@ from .transformer_blocks import (
     Layout,
     LiveTalkBlock,
     StreamKeysValues,
+    StreamTokens,
 )
 
 
 @dataclass(frozen=True)
 class StreamConditioning:
-    """Every block's keys and values of the text and the reference image, computed once per stream."""
+    """Every block's keys and values of the text and the reference image, computed once per stream.
 
-    blocks: tuple[StreamKeysValues, ...]
+    Deferred conditioning holds the tokens instead, and every block makes its keys and values in the forward pass:
+    training needs their gradients, and blocks with sharded weights can compute nothing outside of it.
+    """
+
+    blocks: tuple[StreamKeysValues | StreamTokens, ...]
 
 
 @dataclass(frozen=True)
 class AudioConditioning:
-    """Every block's keys and values of the speech, computed once per chunk."""
+    """Every block's keys and values of the speech, computed once per chunk; deferred: the tokens themselves."""
 
-    blocks: tuple[AudioKeysValues, ...]
+    blocks: tuple[AudioKeysValues | Tensor, ...]
+
+    @property
+    def frames(self) -> int:
+        """Latent frames that the speech covers."""
+        first = self.blocks[0]
+        return first.shape[1] if isinstance(first, Tensor) else first.key.shape[1]
 
 
 class ImageEmbedding(nn.Module):
@@ -144,13 +155,14 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
         self._shard = shard
         self._rope_cache.clear()
 
-    def encode_stream(self, context: Tensor, clip_features: Tensor) -> StreamConditioning:
+    def encode_stream(self, context: Tensor, clip_features: Tensor, *, defer: bool = False) -> StreamConditioning:
         """Text and image keys and values of all blocks.
 
         Args:
             context: Text encoder states ``[B, <=text_len, text_dim]``; missing rows are zeros, and all
                 text_len rows are attended, as in the published model.
             clip_features: Image encoder states ``[B, n, clip_dim]``.
+            defer: Leave keys and values to the forward pass.
 
         Raises:
             ConfigError: if the text is longer than text_len.
@@ -163,12 +175,15 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
             )
         padded = nn.functional.pad(context.to(self.residual_dtype), (0, 0, 0, text_len - context.shape[1]))
         text, image = self.text_embedding(padded), self.img_emb(clip_features.to(self.residual_dtype))
+        if defer:
+            return StreamConditioning((StreamTokens(text, image),) * len(self.blocks))
         return StreamConditioning(tuple(block.cross_attn.keys_values(text, image) for block in self._blocks))
 
-    def encode_audio(self, windows: Tensor) -> AudioConditioning:
+    def encode_audio(self, windows: Tensor, *, defer: bool = False) -> AudioConditioning:
         """Audio keys and values of all blocks from feature windows ``[B, F, window, layers, channels]``.
 
         F video frames give T = 1 + (F-1)/vae_scale latent frames. Raises ConfigError if they do not divide.
+        With `defer` keys and values are left to the forward pass.
         """
         scale = self.config.vae_scale
         if windows.ndim != 5 or windows.shape[1] % scale != 1 % scale:
@@ -177,6 +192,8 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
                 hint=f"Give [B, F, window, layers, channels] with F = 1 + {scale}*n.",
             )
         tokens = self.audio_proj(windows.to(self.residual_dtype))
+        if defer:
+            return AudioConditioning((tokens,) * len(self.blocks))
         return AudioConditioning(tuple(block.audio_cross_attn.keys_values(tokens) for block in self._blocks))
 
     def forward(
@@ -279,10 +296,8 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
                 hint="Use a width and height that are multiples of 16.",
             )
         frames = latents.shape[2] // self.patch_size[0]
-        if audio.blocks and audio.blocks[0].key.shape[1] != frames:
-            raise ConfigError(
-                f"The speech covers {audio.blocks[0].key.shape[1]} latent frames, the latents have {frames}."
-            )
+        if audio.blocks and audio.frames != frames:
+            raise ConfigError(f"The speech covers {audio.frames} latent frames, the latents have {frames}.")
 
     def _unpatchify(self, patches: Tensor, frames: int, rows: int, columns: int) -> Tensor:
         """Head vectors ``[B, L, p*q*r*C]``, channel last inside -> float32 ``[B, C, T, h, w]``."""

@@ -22,6 +22,13 @@ class StreamKeysValues(NamedTuple):
     image_value: Tensor
 
 
+class StreamTokens(NamedTuple):
+    """Text and image tokens, each ``[B, tokens, dim]``, of which a block makes its own keys and values."""
+
+    text: Tensor
+    image: Tensor
+
+
 class AudioKeysValues(NamedTuple):
     """One block's audio keys and values, each ``[B, T, tokens, N, D]``; constant for a chunk."""
 
@@ -156,12 +163,19 @@ class LiveTalkBlock(nn.Module):
         self,
         x: Tensor,
         time: Tensor,
-        stream: StreamKeysValues,
-        audio: AudioKeysValues,
+        stream: StreamKeysValues | StreamTokens,
+        audio: AudioKeysValues | Tensor,
         layout: Layout,
         shard: SequenceShard,
     ) -> Tensor:
-        """Tokens ``[B, l, dim]`` and time projection, float32 ``[B, 6, dim]`` -> tokens ``[B, l, dim]``."""
+        """Tokens ``[B, l, dim]`` and time projection, float32 ``[B, 6, dim]`` -> tokens ``[B, l, dim]``.
+
+        Audio is given as keys and values, or as the tokens ``[B, T, tokens, audio_dim]`` they are made of.
+        """
+        if isinstance(stream, StreamTokens):
+            stream = self.cross_attn.keys_values(stream.text, stream.image)
+        if isinstance(audio, Tensor):
+            audio = self.audio_cross_attn.keys_values(audio)
         e = (self.modulation.float() + time).chunk(6, dim=1)
         x = _gate(x, self.self_attn(_modulate(self.norm1(x), e[0], e[1]), layout, shard), e[2])
         x = x + self.cross_attn(self.norm3(x), stream)

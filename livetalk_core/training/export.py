@@ -1,0 +1,99 @@
+"""From a training checkpoint to a model that loads: published key names, beside the other parts of its model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import OutputError, TrainingError
+from ..loading import ModelParts, export_published
+from ..loading.assemble import finish, place
+from ..loading.layout import TRANSFORMER_STEM
+from .methods.stage1 import NETWORK
+from .methods.stage2 import STUDENT
+from .trainer.checkpoint import read_facts, stored_tensors
+
+PREFIX = "transformer."
+
+
+def export_model(
+    checkpoint: Path, network: str, parts: ModelParts, folder: Path, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a complete model folder with a trained transformer, in the layout of the model it was trained from.
+
+    Weights are the moving average where the run kept one. The other files are linked, or copied across disks.
+
+    Args:
+        checkpoint: Folder of one checkpoint.
+        network: Name of the network in it.
+        parts: The model that the run started from.
+        folder: Made by this call.
+        dtype: Number format on disk.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+        TrainingError: no such network in the checkpoint, or of another model.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder} exists already.", "Choose another name.", file=str(folder))
+    transformer = parts.transformer()
+    expected = set(transformer.state_dict())
+    for name, value in averaged_weights(checkpoint, network):
+        if name not in expected:
+            raise TrainingError(f"{checkpoint} is of another model: it holds {name!r}.", "Give its own model.")
+        expected.remove(name)
+        place(transformer, name, value, dtype, torch.device("cpu"))
+    if expected:
+        raise TrainingError(f"{checkpoint} holds no {sorted(expected)[0]!r} of {network!r}.", "Give its own model.")
+    finish(transformer, torch.device("cpu"))
+    own_layout = parts.files.kind == "livetalk"
+    source = parts.files.folder
+    _link_others(source, folder, "transformer" if own_layout else TRANSFORMER_STEM)
+    export_published(transformer, folder / "transformer" if own_layout else folder, dtype=dtype)
+
+
+def averaged_weights(checkpoint: Path, network: str) -> Iterator[tuple[str, Tensor]]:
+    """A network's averaged weights, or its own where no average was kept, by the transformer's parameter names."""
+    prefix = f"{network}.average.{PREFIX}"
+    found = False
+    for name, value in stored_tensors(checkpoint, prefix):
+        found = True
+        yield name, value
+    if not found:
+        yield from stored_tensors(checkpoint, f"{network}.weights.{PREFIX}")
+
+
+def trained_network(checkpoint: Path) -> str:
+    """The network of a checkpoint that is worth exporting.
+
+    Raises:
+        TrainingError: the checkpoint cannot be read.
+    """
+    return STUDENT if read_facts(checkpoint)["run"]["method"]["stage"] == "stage2" else NETWORK
+
+
+def _link_others(source: Path, folder: Path, left_out: str) -> None:
+    """All files of a model folder but those whose path within it begins with `left_out`."""
+    for path in _files(source, left_out):
+        target = folder / path.relative_to(source)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, target)
+        except OSError as error:
+            raise OutputError(f"{target} cannot be written ({error}).", "Choose another place.") from error
+
+
+def _files(source: Path, left_out: str) -> Iterable[Path]:
+    replaced = {"config.json"} if left_out == TRANSFORMER_STEM else set()
+    for path in sorted(source.rglob("*")):
+        inside = path.relative_to(source).as_posix()
+        if path.is_file() and not inside.startswith(left_out) and inside not in replaced:
+            yield path

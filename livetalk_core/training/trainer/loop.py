@@ -1,0 +1,275 @@
+"""The loop: batch, losses, updates, averages, metrics, checkpoints, sample videos."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from ...errors import TrainingError
+from ..recipes import OptimizerConfig, RunConfig, TrainingRecipe
+from .average import MovingAverage
+from .checkpoint import load_tensors, newest_checkpoint, read_facts, save_checkpoint
+from .draws import Draws
+from .method import Method, Trained
+from .metrics import MetricLog
+from .ranks import Ranks
+from .sharding import fill_network, shard_network, whole
+
+_logger = logging.getLogger("livetalk")
+_CHANGEABLE = ("iterations", "save_every", "keep", "log_every", "sample_every", "offload", "checkpoint_activations")
+"""Settings of a run that may differ when it is continued: none of them changes a number that was computed."""
+
+Observer = Callable[[dict[str, Any]], None]
+"""Sees every line of metrics."""
+
+
+class Data(Protocol):
+    """Where batches come from."""
+
+    def draw(self, draws: Draws, chunks: int) -> Any:
+        """This rank's clips of one micro-batch, each with so many consecutive chunks."""
+        ...
+
+
+class Sampler(Protocol):
+    """Makes sample videos from the networks as they are."""
+
+    def __call__(self, iteration: int) -> None: ...
+
+
+@dataclass
+class _Updated:
+    """A trained network with what updates it."""
+
+    trained: Trained
+    optimizer: torch.optim.AdamW
+    average: MovingAverage | None
+    updates: int = 0
+
+
+class Trainer:
+    """One run of one method.
+
+    Args:
+        method: Networks and losses; its networks are sharded here, in place.
+        data: Batches.
+        recipe: Settings; those of the method are only recorded.
+        out: Folder of checkpoints, metrics and samples.
+        ranks: Of the run.
+        identity: Facts about model and data that a continued run must share.
+        observe: Sees metrics.
+        sample: Makes sample videos, if wanted.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        data: Data,
+        recipe: TrainingRecipe,
+        out: Path,
+        ranks: Ranks,
+        *,
+        identity: dict[str, Any] | None = None,
+        observe: Observer | None = None,
+        sample: Sampler | None = None,
+    ) -> None:
+        self.method, self.data, self.recipe, self.out, self.ranks = method, data, recipe, out, ranks
+        self.iteration = 0
+        self._identity = identity or {}
+        self._observe, self._sample = observe, sample
+        run = recipe.run
+        if run.batch % (run.accumulate * ranks.world):
+            raise TrainingError(
+                f"A batch of {run.batch} does not divide into {ranks.world} ranks x {run.accumulate} micro-batches.",
+                "Change run.batch or run.accumulate.",
+            )
+        for frozen in method.networks.frozen.values():
+            shard_network(frozen.network, ranks, run, trained=False)
+            if frozen.weights is not None:
+                fill_network(frozen.network, frozen.weights(), ranks.device)
+        self._updated = {name: self._prepare(each, run) for name, each in method.networks.trained.items()}
+        self.log: MetricLog | None = None
+
+    @property
+    def run_config(self) -> RunConfig:
+        """Settings of the loop."""
+        return self.recipe.run
+
+    def average(self, name: str) -> dict[str, Tensor]:
+        """Averaged weights of a network by parameter name (sharded), or its own where none are kept."""
+        updated = self._updated[name]
+        own = {key: p.detach() for key, p in updated.trained.network.named_parameters()}
+        return own if updated.average is None else updated.average.state
+
+    def resume(self) -> None:
+        """Continue from the newest readable checkpoint of the folder.
+
+        Raises:
+            TrainingError: there is none, or it is of another model or recipe.
+        """
+        path = newest_checkpoint(self.out / "checkpoints")
+        facts = read_facts(path)
+        self._check_same(facts["run"], path)
+        self.iteration = facts["iteration"]
+        for name, updated in self._updated.items():
+            updated.updates = facts["updates"][name]
+            if updated.average is not None:
+                updated.average.updates = updated.updates
+            _materialise(updated)
+        load_tensors(path, self._tensors())
+
+    def run(self) -> None:
+        """Train to the recipe's last iteration, with checkpoints, metrics and samples on the way.
+
+        Raises:
+            TrainingError: a loss became NaN or infinite.
+            OutputError: a checkpoint could not be written.
+        """
+        run = self.run_config
+        self.log = MetricLog(self.out, self.ranks.first, self.iteration)
+        started = time.monotonic()
+        while self.iteration < run.iterations:
+            self.log.add(self.update())
+            last = self.iteration == run.iterations
+            if self.iteration % run.log_every == 0 or last:
+                row = self.log.write(self.iteration, seconds=round(time.monotonic() - started, 1))
+                if self._observe is not None and self.ranks.first:
+                    self._observe(row)
+            if self.iteration % run.save_every == 0 or last:
+                self.save()
+                self.log.plot(f"{self.recipe.name}, {self.recipe.method.__class__.__name__.removesuffix('Config')}")
+            if self._sample is not None and run.sample_every and (self.iteration % run.sample_every == 0 or last):
+                self._sample(self.iteration)
+
+    def update(self) -> dict[str, float]:
+        """One iteration; the values to log, means over ranks and micro-batches."""
+        run = self.run_config
+        totals: dict[str, Tensor] = {}
+        turn: list[str] = []
+        for micro in range(run.accumulate):
+            batch = self.data.draw(self._draws(micro), self.method.chunks(self.iteration))
+            for updated in self._updated.values():
+                _sync(updated.trained.network, micro == run.accumulate - 1)
+            losses, outputs = self.method.step(batch, self.iteration)
+            turn = list(losses)
+            for name, loss in losses.items():
+                torch.autograd.backward(loss / run.accumulate)
+                outputs = outputs | {f"{name}.loss": loss.detach()}
+            for name, value in outputs.items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value / run.accumulate
+        values = dict(zip(totals, self.ranks.mean(torch.stack(list(totals.values()))).tolist(), strict=True))
+        self._require_finite(values)
+        for name in turn:
+            values[f"{name}.gradient"] = self._apply(name)
+        self.iteration += 1
+        return values
+
+    def save(self) -> Path:
+        """Write a checkpoint; see `save_checkpoint`."""
+        facts = {"run": self._facts(), "updates": {name: u.updates for name, u in self._updated.items()}}
+        folder = self.out / "checkpoints"
+        return save_checkpoint(folder, self.iteration, self._tensors(), facts, self.ranks, self.run_config.keep)
+
+    def _prepare(self, trained: Trained, run: RunConfig) -> _Updated:
+        trained.network.train()
+        shard_network(trained.network, self.ranks, run, trained=True)
+        if trained.weights is not None:
+            place = torch.device("cpu") if run.offload else self.ranks.device
+            fill_network(trained.network, trained.weights(), place)
+        config = trained.optimizer
+        optimizer = torch.optim.AdamW(
+            trained.network.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        average = MovingAverage(trained.network, trained.ema_decay) if trained.ema_decay else None
+        return _Updated(trained, optimizer, average)
+
+    def _draws(self, micro: int) -> Draws:
+        run = self.run_config
+        each = run.batch // (run.accumulate * self.ranks.world)
+        first = (micro * self.ranks.world + self.ranks.rank) * each
+        return Draws(run.seed, self.iteration, range(first, first + each))
+
+    def _apply(self, name: str) -> float:
+        """Clip, step, average; the gradient's norm before clipping."""
+        updated = self._updated[name]
+        config: OptimizerConfig = updated.trained.optimizer
+        norm = float(whole(nn.utils.clip_grad_norm_(updated.trained.network.parameters(), config.clip)))
+        self._require_finite({f"{name}.gradient": norm})
+        for group in updated.optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (updated.updates + 1) / max(1, config.warmup))
+        updated.optimizer.step()
+        updated.optimizer.zero_grad(set_to_none=True)
+        updated.updates += 1
+        if updated.average is not None:
+            updated.average.update()
+        return norm
+
+    def _require_finite(self, values: dict[str, float]) -> None:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"{bad[0]} is {values[bad[0]]} in iteration {self.iteration}; nothing was updated in it.",
+                f"The last checkpoint in {self.out / 'checkpoints'} is intact: continue from it with --resume and a "
+                "smaller learning rate, or check the data.",
+                iteration=self.iteration,
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint holds, sharded."""
+        tensors: dict[str, Tensor] = {}
+        for name, updated in self._updated.items():
+            for key, parameter in updated.trained.network.named_parameters():
+                tensors[f"{name}.weights.{key}"] = parameter.detach()
+                for kind, value in updated.optimizer.state.get(parameter, {}).items():
+                    tensors[f"{name}.optimizer.{kind}.{key}"] = value
+            if updated.average is not None:
+                tensors |= {f"{name}.average.{key}": value for key, value in updated.average.state.items()}
+        return tensors
+
+    def _facts(self) -> dict[str, Any]:
+        plain: dict[str, Any] = msgspec.to_builtins(self.recipe)
+        run = {key: value for key, value in plain["run"].items() if key not in _CHANGEABLE}
+        return {"run": run, "method": plain["method"], **self._identity}
+
+    def _check_same(self, saved: dict[str, Any], path: Path) -> None:
+        ours = _flat(msgspec.json.decode(msgspec.json.encode(self._facts())))
+        theirs = _flat(saved)
+        for key in sorted(ours.keys() | theirs.keys()):
+            if ours.get(key) != theirs.get(key):
+                raise TrainingError(
+                    f"{path} was written with {key} = {theirs.get(key)!r}, this run has {ours.get(key)!r}.",
+                    "Continue with the settings it was started with, or start anew in another folder.",
+                )
+
+
+def _sync(network: Any, last: bool) -> None:
+    """Exchange gradients only after the last micro-batch."""
+    network.set_requires_gradient_sync(last)
+
+
+def _materialise(updated: _Updated) -> None:
+    """Make the optimiser's state, to be filled from a checkpoint; networks that never had a turn have none."""
+    if updated.updates == 0:
+        return
+    for parameter in updated.trained.network.parameters():
+        updated.optimizer.state[parameter] = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    parts = [_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
