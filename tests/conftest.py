@@ -19,3 +19,11 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """Prepared clips of the tiny model; read only."""
+    from training_data import write_prepared
+
+    return write_prepared(tmp_path_factory.mktemp("data") / "prepared", tiny_model_folder)

@@ -14,6 +14,7 @@ from .demo import demo
 from .doctor import doctor
 from .generate import generate
 from .plan import plan
+from .train import train
 from .version import version
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 for _command in (generate, demo, doctor, bench, plan, convert, conformance, version):
     app.command()(_command)
 app.add_typer(daemon_app)
+app.add_typer(train)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Training of the embedded avatar model: procedural data, model training and evaluation."""
+"""Training: data, methods and the loop for models of any size, the embedded model's own runs, and evaluation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -194,8 +195,9 @@ def change_recipe(recipe: TrainingRecipe, changes: Sequence[str]) -> TrainingRec
         for key in keys[:-1]:
             place = place[key] if isinstance(place.get(key), dict) else {}
         if not equals or keys[-1] not in place or keys[-1] == "stage":
-            known = ", ".join(sorted(_paths(plain)))
-            raise ConfigError(f"There is no setting {path.strip()!r}.", f"Write SETTING=VALUE with one of: {known}.")
+            near = difflib.get_close_matches(path.strip(), _paths(plain), n=3, cutoff=0.4)
+            hint = f"Did you mean {' or '.join(near)}?" if near else "livetalk train recipes NAME shows all settings."
+            raise ConfigError(f"There is no setting {path.strip()!r} in {change!r}.", f"{hint} Write SETTING=VALUE.")
         place[keys[-1]] = _value(text.strip())
     return decode_config(TrainingRecipe, plain, "--set")
 

@@ -28,6 +28,8 @@ _logger = logging.getLogger("livetalk")
 _CHANGEABLE = ("iterations", "save_every", "keep", "log_every", "sample_every", "offload", "checkpoint_activations")
 """Settings of a run that may differ when it is continued: none of them changes a number that was computed."""
 
+_PLOT_SECONDS = 60.0
+
 Observer = Callable[[dict[str, Any]], None]
 """Sees every line of metrics."""
 
@@ -98,6 +100,7 @@ class Trainer:
                 fill_network(frozen.network, frozen.weights(), ranks.device)
         self._updated = {name: self._prepare(each, run) for name, each in method.networks.trained.items()}
         self.log: MetricLog | None = None
+        self._plotted = time.monotonic()
 
     @property
     def run_config(self) -> RunConfig:
@@ -146,9 +149,16 @@ class Trainer:
                     self._observe(row)
             if self.iteration % run.save_every == 0 or last:
                 self.save()
-                self.log.plot(f"{self.recipe.name}, {self.recipe.method.__class__.__name__.removesuffix('Config')}")
+                self._plot(last)
             if self._sample is not None and run.sample_every and (self.iteration % run.sample_every == 0 or last):
                 self._sample(self.iteration)
+
+    def _plot(self, last: bool) -> None:
+        """Draw the curves, but not so often that it counts."""
+        now = time.monotonic()
+        if self.log is not None and (last or now - self._plotted > _PLOT_SECONDS):
+            self._plotted = now
+            self.log.plot(f"{self.recipe.name}, {type(self.recipe.method).__name__.removesuffix('Config')}")
 
     def update(self) -> dict[str, float]:
         """One iteration; the values to log, means over ranks and micro-batches."""

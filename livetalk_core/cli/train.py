@@ -1,0 +1,198 @@
+"""`livetalk train`: prepare data, run a stage, list recipes, export the result."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import ConfigError
+from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
+from .parsing import JSON_HELP, MODEL_HELP, model_name, parse_size
+from .train_progress import TrainingLine, prepare_progress
+
+if TYPE_CHECKING:
+    from ..training.memory import MemoryPlan
+    from ..training.recipes import TrainingRecipe
+
+Stage = Literal["stage1", "stage2"]
+
+train = typer.Typer(
+    name="train",
+    help="Train: prepare data, stage 1 (adaptation), stage 2 (self-correcting distillation), export.",
+    no_args_is_help=True,
+)
+
+_Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+_Data = Annotated[Path, typer.Option(help="Folder written by 'livetalk train prepare'.")]
+_Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics, curves, sample videos.")]
+_Recipe = Annotated[str, typer.Option(help="See 'livetalk train recipes'.")]
+_Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: run.batch=8. Repeatable.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; under torchrun one GPU per rank.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan of memory and stop.")]
+
+
+@train.command()
+@guarded
+def prepare(
+    videos: Annotated[Path | None, typer.Argument(help="Folder of talking videos.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the prepared data.")] = Path("prepared"),
+    model: _Model = "embedded",
+    drawn: Annotated[int, typer.Option(help="Draw so many people instead of reading videos.")] = 0,
+    bank: Annotated[Path | None, typer.Option(help="Speech of drawn people: speech_bank.safetensors.")] = None,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first drawn person.")] = 0,
+    chunks: Annotated[int, typer.Option(help="Consecutive chunks per clip.")] = 5,
+    size: Annotated[str | None, typer.Option(help="Area of a frame: 448x768.", show_default="the model's")] = None,
+    still_background: Annotated[float, typer.Option(help="Least similarity of the background; 0 takes all.")] = 0.96,
+    device: _Device = "auto",
+) -> None:
+    """Encode talking videos (or drawn people) once, so that training reads no pixels. Interrupted, it goes on."""
+    from ..training.prepare import PrepareRequest, run_prepare
+
+    request = PrepareRequest(
+        out=out, model=model_name(model), videos=videos, drawn=drawn, bank=bank, first_seed=first_seed,
+        chunks=chunks, size=parse_size(size), still_background=still_background, device=device,
+    )  # fmt: skip
+    with prepare_progress() as progress:
+        index = run_prepare(request, progress)
+    console = stdout()
+    buckets: dict[str, int] = {}
+    for clip in index.clips:
+        buckets[clip.bucket] = buckets.get(clip.bucket, 0) + 1
+    sizes = ", ".join(f"{count} of {bucket}" for bucket, count in buckets.items())
+    console.print(f"{len(index.clips)} clips in {out}: {sizes or 'none'}")
+    for reason, count in index.skipped.items():
+        console.print(f"skipped {count:6}  {reason}")
+
+
+@train.command()
+@guarded
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show all settings of this recipe.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """List the recipes, or show one."""
+    import msgspec
+
+    from ..training.recipes import RECIPES
+
+    named = {stage: recipe for stage, known in RECIPES.items() for recipe in known.values() if recipe.name == name}
+    if name is not None and not named:
+        known = sorted({key for recipes in RECIPES.values() for key in recipes})
+        raise ConfigError(f"There is no recipe {name!r}.", f"Known: {', '.join(known)}.")
+    if as_json or name is not None:
+        shown: Any = named if name is not None else RECIPES
+        print_json(msgspec.to_builtins(shown))
+        return
+    for stage, known_recipes in RECIPES.items():
+        for recipe in known_recipes.values():
+            stdout().print(f"[bold]{stage}[/] {recipe.name:10} {recipe.about}")
+
+
+@train.command()
+@guarded
+def stage1(
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded", changes: _Set = None,
+    resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
+) -> int:  # fmt: skip
+    """Adapt a model: flow matching on short chunks that continue clean motion frames."""
+    return _run("stage1", recipe, changes, data, out, model, None, resume, device, dry_run)
+
+
+@train.command()
+@guarded
+def stage2(
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded",
+    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
+    changes: _Set = None, resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
+) -> int:  # fmt: skip
+    """Distil a model to few steps on its own rollouts."""
+    return _run("stage2", recipe, changes, data, out, model, teacher, resume, device, dry_run)
+
+
+@train.command()
+@guarded
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    model: _Model = "embedded",
+) -> None:
+    """Make a model folder of a run's newest checkpoint, in the layout of the model that it began with."""
+    from ..training.start import export_run
+
+    network = export_run(run, _path(model), out)
+    stdout().print(f"{out}: {network} of {run}. Try it: livetalk generate --model {out} ...")
+
+
+def _run(
+    stage: Stage, name: str, changes: list[str] | None, data: Path, out: Path, model: str, teacher: str | None,
+    resume: bool, device: str, dry_run: bool,
+) -> int:  # fmt: skip
+    from ..training.recipes import change_recipe, find_recipe
+
+    recipe = change_recipe(find_recipe(stage, name), changes or [])
+    first = os.environ.get("RANK", "0") == "0"
+    plan = _memory(recipe, _path(model), device, dry_run)
+    if first:
+        _show_memory(recipe, plan)
+    if dry_run:
+        return 0
+    from ..training.start import RunRequest, run_training
+    from ..training.trainer.ranks import join_ranks
+
+    request = RunRequest(recipe, _path(model), data, out, resume, None if teacher is None else _path(teacher))
+    with join_ranks(device) as ranks, TrainingLine(recipe.run.iterations, quiet=not first) as line:
+        try:
+            checkpoint = run_training(request, ranks, line.show)
+        except KeyboardInterrupt:
+            stderr().print(f"Interrupted. What was trained since the last checkpoint in {out} is lost; --resume goes on.")
+            return SIGNAL_BASE + SIGINT
+    if first:
+        stdout().print(f"{checkpoint}\ncurves: {out / 'curves.png'}\nnext: livetalk train export {out} --out MODEL")
+    return 0
+
+
+def _path(model: str) -> Path | None:
+    name = model_name(model)
+    return None if name is None else Path(name)
+
+
+def _memory(recipe: TrainingRecipe, model: Path | None, device: str, dry_run: bool) -> MemoryPlan:
+    """The plan for the ranks that are here, or for the recipe's where this is only a question."""
+    import torch
+
+    from ..loading import open_parts
+    from ..training.memory import memory_plan, published_transformer
+
+    published = dry_run and recipe.name == "paper-14b" and model is None
+    world = recipe.world if dry_run else int(os.environ.get("WORLD_SIZE", "1"))
+    if published:
+        plan = memory_plan(recipe, published_transformer(), world, recipe.size)
+    else:
+        parts = open_parts(model)
+        width = parts.vae_plan.config.base_dim
+        plan = memory_plan(recipe, parts.transformer(), world, recipe.size, parts.defaults.geometry, width)
+    if not dry_run and device != "cpu" and torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        plan.require_fits(card.total_memory, card.name)
+    return plan
+
+
+def _show_memory(recipe: TrainingRecipe, plan: MemoryPlan) -> None:
+    from rich.table import Table
+
+    console = stdout()
+    width, height = recipe.size
+    console.print(
+        f"[bold]{recipe.name}[/]: {plan.parameters / 1e6:,.1f} million parameters, {plan.world} rank(s), "
+        f"{width}x{height}, batch {recipe.run.batch} in {recipe.run.accumulate} part(s)"
+    )
+    table = Table("memory, estimated", "per rank", "host", box=None, pad_edge=False)
+    for line in plan.lines:
+        table.add_row(line.what, f"{line.device / 1e9:.2f} GB", f"{line.host / 1e9:.0f} GB" if line.host else "")
+    host = f"{plan.host / 1e9:.0f} GB" if plan.host else ""
+    table.add_row("[bold]all[/]", f"[bold]{plan.device / 1e9:.2f} GB[/]", host)
+    console.print(table)

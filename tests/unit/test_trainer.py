@@ -1,0 +1,194 @@
+"""The training loop: exact resume, accumulation, checkpoints that survive, refusals that name what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_data import recipe
+
+from livetalk_core.errors import OutputError, TrainingError
+from livetalk_core.loading import load_model, open_parts
+from livetalk_core.training.recipes import TrainingRecipe, change_recipe
+from livetalk_core.training.start import RunRequest, build_trainer, export_run, run_training
+from livetalk_core.training.trainer import checkpoint
+from livetalk_core.training.trainer.checkpoint import newest_checkpoint, stored_tensors
+from livetalk_core.training.trainer.draws import Draws, Purpose
+from livetalk_core.training.trainer.loop import Trainer
+from livetalk_core.training.trainer.metrics import read_metrics
+from livetalk_core.training.trainer.ranks import Ranks, join_ranks
+from livetalk_core.training.trainer.sharding import whole
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def ranks() -> Iterator[Ranks]:
+    with join_ranks("cpu") as joined:
+        yield joined
+
+
+@pytest.fixture
+def request_for(tiny_model_folder: Path, prepared_folder: Path, tmp_path: Path) -> Any:
+    def make(settings: TrainingRecipe, name: str = "run", resume: bool = False) -> RunRequest:
+        return RunRequest(settings, tiny_model_folder, prepared_folder, tmp_path / name, resume)
+
+    return make
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: whole(value).clone() for name, value in trainer._tensors().items()}
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_resumed_run_is_the_uninterrupted_one(stage: str, request_for: Any, ranks: Ranks) -> None:
+    run_training(request_for(recipe(stage, iterations=5), "straight"), ranks)
+    run_training(request_for(recipe(stage, iterations=3), "broken"), ranks)
+    run_training(request_for(recipe(stage, iterations=5), "broken", resume=True), ranks)
+    straight, broken = (request_for(recipe(stage), name).out for name in ("straight", "broken"))
+    assert len(losses(straight)) == 5
+    assert losses(straight) == losses(broken)
+    ours, theirs = (dict(stored_tensors(newest_checkpoint(out / "checkpoints"), "")) for out in (straight, broken))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (straight / "curves.png").stat().st_size > 1000
+
+
+def test_micro_batches_are_one_batch(request_for: Any, ranks: Ranks) -> None:
+    whole_batch = build_trainer(request_for(recipe("stage1", batch=4)), ranks)
+    parts = build_trainer(request_for(recipe("stage1", batch=4, accumulate=2)), ranks)
+    first, second = ([trainer.update() for _ in range(2)] for trainer in (whole_batch, parts))
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_checkpointed_activations_change_nothing(request_for: Any, ranks: Ranks) -> None:
+    plain = build_trainer(request_for(recipe("stage1")), ranks).update()
+    recomputed = build_trainer(request_for(recipe("stage1", checkpoint_activations=True)), ranks).update()
+    assert plain == pytest.approx(recomputed, rel=1e-6)
+
+
+def test_bf16_is_near_fp32(request_for: Any, ranks: Ranks) -> None:
+    full = build_trainer(request_for(recipe("stage1")), ranks).update()
+    half = build_trainer(request_for(recipe("stage1", precision="bf16")), ranks).update()
+    assert half["denoiser.loss"] == pytest.approx(full["denoiser.loss"], rel=0.05)
+    assert half["denoiser.loss"] != full["denoiser.loss"]
+
+
+def test_loss_that_is_no_number_stops_before_it_harms(request_for: Any, ranks: Ranks) -> None:
+    run = request_for(recipe("stage1"))
+    trainer = build_trainer(run, ranks)
+    trainer.run()
+    before = weights(trainer)
+    good = trainer.method.step
+
+    def broken(batch: Any, iteration: int) -> Any:
+        found, outputs = good(batch, iteration)
+        return {name: loss * float("nan") for name, loss in found.items()}, outputs
+
+    trainer.method.step = broken  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"denoiser\.loss is nan in iteration 4") as caught:
+        trainer.update()
+    assert "--resume" in caught.value.hint
+    assert all(torch.equal(value, before[name]) for name, value in weights(trainer).items())
+    assert newest_checkpoint(run.out / "checkpoints").name == "0000004"
+
+
+def test_full_disk_leaves_the_last_checkpoint(
+    request_for: Any, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = request_for(recipe("stage1", iterations=2))
+    trainer = build_trainer(run, ranks)
+    trainer.run()
+    trainer.update()
+
+    def full(*_: Any) -> None:
+        raise OutputError("The disk is full: nothing was written.", "Free some space.")
+
+    monkeypatch.setattr(checkpoint, "write_safetensors", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        trainer.save()
+    folder = run.out / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["0000002"]
+    build_trainer(run, ranks).resume()
+
+
+def test_damaged_checkpoint_gives_way_to_the_one_before(request_for: Any, ranks: Ranks) -> None:
+    run = request_for(recipe("stage1"))
+    run_training(run, ranks)
+    file = run.out / "checkpoints" / "0000004" / "rank_00000.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    trainer = build_trainer(run, ranks)
+    trainer.resume()
+    assert trainer.iteration == 2
+
+
+def test_checkpoint_of_other_settings_is_refused_by_name(request_for: Any, ranks: Ranks) -> None:
+    run_training(request_for(recipe("stage1", iterations=2)), ranks)
+    other = build_trainer(request_for(recipe("stage1", method__shift=3.0)), ranks)
+    with pytest.raises(TrainingError, match=r"method\.shift = 5\.0, this run has 3\.0"):
+        other.resume()
+    with pytest.raises(TrainingError, match="holds a run already"):
+        run_training(request_for(recipe("stage1")), ranks)
+
+
+def test_data_of_other_encoders_are_refused(
+    request_for: Any, ranks: Ranks, tmp_path: Path, prepared_folder: Path
+) -> None:
+    copy = shutil.copytree(prepared_folder, tmp_path / "copy")
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps(index | {"encoders": "others"}))
+    with pytest.raises(TrainingError, match="other encoders"):
+        build_trainer(replace(request_for(recipe("stage1")), data=copy), ranks)
+
+
+def test_batch_that_does_not_divide_is_refused(request_for: Any, ranks: Ranks) -> None:
+    run = request_for(recipe("stage1", batch=3))
+    with pytest.raises(TrainingError, match="2 ranks"):
+        build_trainer(run, replace(ranks, world=2))
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_exported_model_loads_and_is_the_averaged_network(
+    stage: str, request_for: Any, ranks: Ranks, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    run = request_for(recipe(stage, iterations=2))
+    path = run_training(run, ranks)
+    network = export_run(run.out, tiny_model_folder, tmp_path / "model")
+    loaded = load_model(tmp_path / "model", "cpu", "bf16").transformer.state_dict()
+    saved = dict(stored_tensors(path, f"{network}.average.transformer."))
+    first = dict(open_parts(tiny_model_folder).plan.tensors(torch.device("cpu")))
+    assert loaded.keys() == saved.keys()
+    assert all(torch.equal(loaded[name].bfloat16(), saved[name].bfloat16()) for name in saved)
+    assert any(not torch.equal(saved[name], first[name]) for name in saved)
+    with pytest.raises(OutputError, match="exists already"):
+        export_run(run.out, tiny_model_folder, tmp_path / "model")
+
+
+def test_draws_do_not_depend_on_how_samples_are_shared() -> None:
+    together = Draws(7, 3, range(4))
+    apart = [Draws(7, 3, range(0, 2)), Draws(7, 3, range(2, 4))]
+    assert torch.equal(together.normal(Purpose.NOISE, (3,)), torch.cat([d.normal(Purpose.NOISE, (3,)) for d in apart]))
+    assert {d.shared(Purpose.CHUNKS, 1000) for d in (together, *apart)} == {together.shared(Purpose.CHUNKS, 1000)}
+    assert not torch.equal(together.normal(Purpose.NOISE, (3,)), Draws(7, 4, range(4)).normal(Purpose.NOISE, (3,)))
+    assert not torch.equal(together.uniform(Purpose.LEVEL), together.uniform(Purpose.DROP))
+
+
+def test_settings_change_by_path_and_are_checked() -> None:
+    from livetalk_core.errors import ConfigError
+
+    changed = change_recipe(recipe("stage2"), ["run.batch=6", "method.times=full", "method.student.betas=[0.1,0.2]"])
+    assert (changed.run.batch, changed.method.times, changed.method.student.betas) == (6, "full", (0.1, 0.2))
+    for wrong, message in (("run.bach=1", "run.batch"), ("run.batch", "no setting"), ("run.batch=0", "run.*batch|batch")):
+        with pytest.raises(ConfigError, match=message):
+            change_recipe(recipe("stage2"), [wrong])
