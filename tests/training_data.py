@@ -65,12 +65,11 @@ def recipe(stage: str, **changes: Any) -> TrainingRecipe:
     )
     if stage == "stage2":
         method = Stage2Config(
-            student=OPTIMIZER, fake_score=OPTIMIZER, rollout=RolloutConfig(sampler=SamplerConfig(steps=2)), max_chunks=3,
-            ema_decay=0.9, audio_guidance=2.0, text_guidance=1.5,
+            student=OPTIMIZER, fake_score=OPTIMIZER, rollout=RolloutConfig(sampler=SamplerConfig(steps=2)),
+            max_chunks=3, ema_decay=0.9, audio_guidance=2.0, text_guidance=1.5,
         )  # fmt: skip
     settings = {"iterations": 4, "batch": 2, "precision": "fp32", "save_every": 2, "log_every": 1}
     run = {key: value for key, value in changes.items() if not key.startswith("method__")}
     method_changes = {k.removeprefix("method__"): v for k, v in changes.items() if k.startswith("method__")}
-    return TrainingRecipe(
-        name="test", about="", run=RunConfig(**(settings | run)), method=msgspec.structs.replace(method, **method_changes)
-    )
+    changed = msgspec.structs.replace(method, **method_changes)
+    return TrainingRecipe(name="test", about="", run=RunConfig(**(settings | run)), method=changed)

@@ -148,7 +148,7 @@ def _run(
         try:
             checkpoint = run_training(request, ranks, line.show)
         except KeyboardInterrupt:
-            stderr().print(f"Interrupted. What was trained since the last checkpoint in {out} is lost; --resume goes on.")
+            stderr().print(f"Interrupted. Training since the last checkpoint in {out} is lost; --resume goes on.")
             return SIGNAL_BASE + SIGINT
     if first:
         stdout().print(f"{checkpoint}\ncurves: {out / 'curves.png'}\nnext: livetalk train export {out} --out MODEL")

@@ -189,6 +189,6 @@ def test_settings_change_by_path_and_are_checked() -> None:
 
     changed = change_recipe(recipe("stage2"), ["run.batch=6", "method.times=full", "method.student.betas=[0.1,0.2]"])
     assert (changed.run.batch, changed.method.times, changed.method.student.betas) == (6, "full", (0.1, 0.2))
-    for wrong, message in (("run.bach=1", "run.batch"), ("run.batch", "no setting"), ("run.batch=0", "run.*batch|batch")):
+    for wrong, message in (("run.bach=1", r"run\.batch"), ("run.batch", "no setting"), ("run.batch=0", "batch is 0")):
         with pytest.raises(ConfigError, match=message):
             change_recipe(recipe("stage2"), [wrong])
