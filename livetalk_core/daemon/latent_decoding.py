@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, NumericalError
 from ..models.vae import GROUP_LATENTS, WanVideoVAE
+from ..parallel.groups import Groups
+from ..parallel.vae_tiles import TiledVAE
 from .worker_messages import OpenDecode
 
 
@@ -33,6 +35,7 @@ class LatentDecoding:
 
     Args:
         vae: Of all ranks.
+        groups: The world.
         command: What is to be decoded.
         latents: [B,C,T,h,w] float32 on the CPU.
 
@@ -44,8 +47,9 @@ class LatentDecoding:
         NumericalError: latents that are not finite.
     """
 
-    def __init__(self, vae: WanVideoVAE, command: OpenDecode, latents: Tensor) -> None:
+    def __init__(self, vae: WanVideoVAE, groups: Groups, command: OpenDecode, latents: Tensor) -> None:
         self._vae, self._latents, self._normalised = vae, latents, command.normalised
+        self._coder = TiledVAE(WanVideoVAE(vae.vae).to(vae.device), groups) if command.tiled else vae
         batch, channels, frames, height, width = latents.shape
         if channels != vae.config.z_dim:
             raise ConfigError(
@@ -89,4 +93,4 @@ class LatentDecoding:
         for video in self._latents.split(1):
             own = video.to(self._vae.device)
             raw = self._vae.unnormalise(own) if self._normalised else own.to(self._vae.dtype)
-            yield from self._vae.decode_frames(raw, self._group)
+            yield from self._coder.decode_frames(raw, self._group)

@@ -73,15 +73,13 @@ class ModelRankEngine:
     def open_decode(self, command: OpenDecode, latents: int) -> None:
         """Open a decoding of the latents in a descriptor."""
         given = map_latents(latents, command.shape)
-        if command.tiled:
-            raise ConfigError("Approximate tiles are not offered.", "Leave tiled out: the split is exact.")
         if not command.normalised and self._config.model in _EMBEDDED:
             raise ConfigError(
                 "The embedded model's VAE has latents of its own; it cannot decode those of other programs.",
                 "Load a Wan 2.1 VAE.", setting="model",
             )  # fmt: skip
         with memory_reported(self._model.groups.device):
-            self._decodings[command.stream] = LatentDecoding(self._model.vae, command, given)
+            self._decodings[command.stream] = LatentDecoding(self._model.vae, self._model.groups, command, given)
 
     def restore(self, command: Restore) -> Standing:
         """Put a stream back to a state; b"" is its beginning."""

@@ -25,6 +25,7 @@ from livetalk_core.parallel.groups import Groups
 from livetalk_core.parallel.plan import choose_grid, make_plan, plan_tokens
 from livetalk_core.parallel.sequence import SequenceParallel
 from livetalk_core.parallel.vae import ParallelVAE
+from livetalk_core.parallel.vae_tiles import TiledVAE
 
 HEADS = 12
 DEGREES = {2: [(2, 1), (1, 2)], 3: [(3, 1), (1, 3)], 4: [(4, 1), (1, 4), (2, 2)]}
@@ -98,7 +99,13 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
             "groups": groups_of_frames,
             "frames": sum(0 if part is None else part.shape[0] for part in frames),
             "eight_bit": 0,
+            "tiled": 0,
         }
+    alone = list(TiledVAE(whole, Groups(0, 1, groups.device), 3, 1).decode_frames(raw))
+    for ours, theirs in zip(TiledVAE(whole, groups, 3, 1).decode_frames(raw), alone, strict=True):
+        assert (ours is None) == (groups.rank > 0)
+        if ours is not None:
+            result["tiled"] = max(result["tiled"], int((ours.int() - theirs.int()).abs().max()))
     if groups.rank == 0:
         full = torch.cat([part for part in frames if part is not None])
         expected = ((decoded[0].permute(1, 2, 3, 0) + 1) * 127.5 + 0.5).to(torch.uint8)
