@@ -32,9 +32,9 @@ class FragmentWriter:
     """Encode frames and mono sound as H.264 and AAC in fragmented MP4.
 
     Made for a live view with Media Source Extensions: create a source buffer for `content_type`, append `head`,
-    then any fragment and all after it. With `low_latency` each call of `write` gives one fragment that begins with
-    a key frame and holds all its pictures, so that a viewer may join at each; the sound in it ends up to 70 ms
-    (three AAC blocks and the resampler) before the pictures and goes on in the next one.
+    then any fragment and all after it. Each call of `write` gives one fragment that begins with a key frame and
+    holds all its pictures, so that a viewer may join at each; the sound in it ends up to 70 ms (three AAC blocks and
+    the resampler) before the pictures and goes on in the next one.
 
     Nothing is kept: memory does not grow with the stream. Not for several threads at once.
 
@@ -43,7 +43,6 @@ class FragmentWriter:
         fps: Frames per second.
         sample_rate: Samples per second of the sound that will be written.
         first_frame: Number of the first frame within the stream: its time.
-        low_latency: As above. Without it the encoder looks ahead and sets fewer key frames: smaller, for files.
 
     Attributes:
         head: The initialisation segment, which every player needs first.
@@ -60,12 +59,9 @@ class FragmentWriter:
         fps: int,
         sample_rate: int = 16_000,
         first_frame: int = 0,
-        *,
-        low_latency: bool = True,
     ) -> None:
         self.fps = fps
-        self._low_latency = low_latency
-        self._video = video_encoder(width, height, fps, low_latency=low_latency)
+        self._video = video_encoder(width, height, fps)
         self._sound = sound_encoder()
         self._queue = SoundQueue(sample_rate, fps)
         self._resampler = Resampler(sample_rate, AAC_RATE)
@@ -82,15 +78,14 @@ class FragmentWriter:
     def write(self, frames: Frames, samples: Samples | None = None) -> bytes:
         """The fragment of frames uint8 [F, H, W, 3] and of sound that goes on from where it ended, float32 [n].
 
-        Sound ahead of the pictures waits for them, as in `VideoWriter`. Empty where nothing is ready, which
-        happens only without `low_latency`.
+        Sound ahead of the pictures waits for them, as in `VideoWriter`. Empty for no frames and no sound.
         """
         if samples is not None:
             self._queue.push(samples)
         pictures: list[Any] = []
         for index, pixels in enumerate(frames):
             picture = yuv_picture(pixels, self._frames_in, self.fps)
-            if self._low_latency and not index:
+            if not index:
                 picture.pict_type = av.video.frame.PictureType.I
             self._frames_in += 1
             pictures += self._video.encode(picture)

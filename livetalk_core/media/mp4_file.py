@@ -31,7 +31,7 @@ class Mp4Writer:
         # Unbuffered: every fragment is out of this process as soon as it is made.
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close() or abort()
         try:
-            self._fragments = FragmentWriter(width, height, fps, sample_rate, low_latency=False)
+            self._fragments = FragmentWriter(width, height, fps, sample_rate)
             self._append(self._fragments.head)
         except BaseException:
             self._file.close()

@@ -65,7 +65,7 @@ class VideoWriter:
     The file gets its name only when it is complete; any error removes what was made. As a context manager
     it closes on success, keeps a playable file on Ctrl-C, and discards on any other exception. A program that
     is killed leaves the recording, NAME.xxxxxxxx.partial.mp4 beside the target, playable up to the last call of
-    `write` but for a few frames (see `leftover_recordings`).
+    `write` (see `leftover_recordings`).
 
     Args:
         path: .mp4 or .mkv (see `VIDEO_SUFFIXES`).

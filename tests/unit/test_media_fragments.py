@@ -47,9 +47,9 @@ def flashes(count: int = 3 * CHUNK) -> tuple[np.ndarray, np.ndarray]:
     return frames, samples
 
 
-def segments(low_latency: bool = True, first_frame: int = 0) -> list[bytes]:
+def segments(first_frame: int = 0) -> list[bytes]:
     """Initialisation segment, three fragments and the last one."""
-    writer = FragmentWriter(WIDTH, HEIGHT, FPS, first_frame=first_frame, low_latency=low_latency)
+    writer = FragmentWriter(WIDTH, HEIGHT, FPS, first_frame=first_frame)
     made = [writer.head]
     frames, samples = flashes()
     for start in range(0, len(frames), CHUNK):
@@ -215,7 +215,7 @@ def test_a_killed_program_leaves_a_recording_that_plays(tmp_path: Path, suffix: 
     (recording,) = leftover_recordings(tmp_path)
     assert recording.name.startswith("a.") and recording.name.endswith(f".partial{suffix}") and not path.exists()
     seen = [frame.mean() > 128 for frame in read_video(recording)]
-    assert len(seen) >= 2 * CHUNK
+    assert len(seen) == 84 if suffix == ".mp4" else len(seen) >= 2 * CHUNK
     assert [number for number, bright in enumerate(seen) if bright] == [m for m in MOMENTS if m < len(seen)]
     with open_sound(recording) as reader:
         heard = np.abs(reader.read(10**6))
@@ -229,7 +229,7 @@ def test_a_recording_torn_anywhere_plays_up_to_its_last_whole_fragment(
     tmp_path: Path, torn: int
 ) -> None:
     """The program is killed while it writes fragment `torn`: at every write of which the disk took only a part."""
-    _, *media = segments(low_latency=False)
+    _, *media = segments()
     whole = sum(count_pictures(part) for part in media[:torn])
     path = tmp_path / "torn.mp4"
     for taken in (0, 1, 7, 8, 100, 800, 1500):

@@ -106,4 +106,4 @@ def test_fragments_play_from_any_chunk_on() -> None:
 
 def test_the_codec_has_its_name() -> None:
     name = FragmentWriter(SIDE, SIDE, FPS, RATE).content_type
-    assert name.startswith('video/mp4; codecs="avc1.42') and name.endswith('mp4a.40.2"')
+    assert name.startswith('video/mp4; codecs="avc1.64') and name.endswith('mp4a.40.2"')
