@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import ChunkGeometry
 from .ring import Samples, check_samples
+
+MAX_WHOLE_SECONDS = 120
+"""Longest sound that whole mode encodes at once; longer sound is for stream mode."""
 
 
 def cut_slices(
@@ -44,6 +48,16 @@ def cut_slices(
         pending, held = [joined[full:]], held - full
     if held:
         yield np.concatenate(pending)
+
+
+def collect_clip(
+    blocks: Iterable[NDArray[np.floating]], geometry: ChunkGeometry, limit: int | None = None
+) -> Samples:
+    """All samples for whole mode, read no further than its longest clip and one sample."""
+    bound = MAX_WHOLE_SECONDS * geometry.sample_rate + 1
+    bound = bound if limit is None else min(bound, limit)
+    parts = list(cut_slices(blocks, geometry.slice_samples, geometry.sample_rate, bound))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
 def _limited(

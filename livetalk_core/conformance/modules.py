@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..audio import AudioEncoder, match_loudness
 from ..config import AudioConfig, ChunkGeometry
-from ..engine.condition_image import cover_and_crop
+from ..media import cover_and_crop
 from ..models.capture import capture_intermediates
 from ..models.encoders import image_features, text_features
 from ..models.wav2vec2 import audio_features, normalise

@@ -108,7 +108,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    from ..loading.placement import cpu_has_bf16
+    from ..loading.hardware import cpu_has_bf16
 
     native = cpu_has_bf16()
     text = f"{cpu_name()}, {usable_cores()} cores, bfloat16 {'native' if native else 'not native: fp32 is used'}"

@@ -59,7 +59,7 @@ def fingerprint() -> dict[str, Any]:
     """Machine, libraries and settings of this process as JSON types."""
     import torch
 
-    from ..loading.placement import cpu_has_bf16
+    from ..loading.hardware import cpu_has_bf16
 
     return {
         "livetalk": __version__,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..audio import MAX_WHOLE_SECONDS
 from .condition_image import size_for_picture
 from .constants import EncodedClip, StreamConstants
 from .drive import drive, generate
 from .state import StreamIdentity, StreamState
 from .step import Chunk, FrameTarget, Progress, step
-from .stream import MAX_WHOLE_SECONDS, Engine, Stream
+from .stream import Engine, Stream
 
 __all__ = [
     "MAX_WHOLE_SECONDS",

@@ -4,33 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ..config import MAX_SIDE
-from ..errors import ImageError
-
-
-def cover_and_crop(picture: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    """Pixels [H,W,3] of a picture scaled until it covers width x height, then cropped around its centre.
-
-    Bilinear with the rounding of the published code (spec: session setup).
-
-    Raises:
-        ImageError: one side of the picture is more than 100 times the other; nothing of it would be left.
-    """
-    w0, h0 = picture.size
-    if max(w0, h0) > 100 * min(w0, h0):
-        raise ImageError(f"The picture is {w0}x{h0}.", "Use one whose sides are less unequal.", size=[w0, h0])
-    scale = max(height / h0, width / w0)
-    # Rounding of the quotient can leave a side one pixel short of the target.
-    w1, h1 = max(width, math.ceil(scale * w0)), max(height, math.ceil(scale * h0))
-    resized = np.asarray(picture.convert("RGB").resize((w1, h1), Image.Resampling.BILINEAR))
-    top, left = round((h1 - height) / 2.0), round((w1 - width) / 2.0)
-    return np.array(resized[top : top + height, left : left + width])
+from ..media import cover_and_crop
 
 
 def condition_image(picture: Image.Image, width: int, height: int, dtype: torch.dtype) -> Tensor:

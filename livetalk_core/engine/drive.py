@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..audio import cut_slices
+from ..audio import collect_clip, cut_slices
 from ..chunking import adds_a_frame
 from ..config import ChunkGeometry, StreamConfig
 from ..errors import AudioError, ConfigError
 from .state import StreamState
 from .step import Chunk, Progress
-from .stream import MAX_WHOLE_SECONDS, Engine, Stream
+from .stream import Engine, Stream
 
 Blocks = Iterable[NDArray[np.floating]]
 
@@ -103,11 +103,3 @@ def _sample_limit(geometry: ChunkGeometry, max_seconds: float | None) -> int | N
     if not 0 < max_seconds < float("inf"):
         raise ConfigError(f"max_seconds is {max_seconds}.", "Allowed: above 0.", setting="max_seconds")
     return max(1, round(max_seconds * geometry.sample_rate))
-
-
-def collect_clip(blocks: Blocks, geometry: ChunkGeometry, limit: int | None = None) -> NDArray[np.float32]:
-    """All samples for whole mode, read no further than its longest clip and one sample."""
-    bound = MAX_WHOLE_SECONDS * geometry.sample_rate + 1
-    bound = bound if limit is None else min(bound, limit)
-    parts = list(cut_slices(blocks, geometry.slice_samples, geometry.sample_rate, bound))
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..audio import AudioRing, check_samples
+from ..audio import MAX_WHOLE_SECONDS, AudioRing, check_samples
 from ..chunking import padded_frames, total_frames
 from ..config import StreamConfig
 from ..errors import AudioError, StateError
@@ -17,9 +17,6 @@ from ..sampling import NoiseSource, PhiloxNoise
 from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
 from .state import StreamIdentity, StreamState, digest
 from .step import Chunk, FrameTarget, Progress, Trace, step
-
-MAX_WHOLE_SECONDS = 120
-"""Longest sound that whole mode encodes at once; longer sound is for stream mode."""
 
 
 class Engine:

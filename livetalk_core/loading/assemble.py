@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ConfigError, DeviceError
 from ..models.key_rules import Transform
 from ..models.state_dict_adapter import StateDictAdapter, Targets
-from .safetensors_header import checkpoint_error
+from .model_files import checkpoint_error
 from .safetensors_stream import WeightSet
 
 _SHOWN = 5

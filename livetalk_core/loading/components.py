@@ -30,7 +30,7 @@ from ..models.transformer import LiveTalkTransformer3DModel
 from .assemble import AssemblyPlan, build_on_meta, library_shapes, plan_assembly
 from .layout import ComponentFiles
 from .manifest import read_model_config
-from .safetensors_header import checkpoint_error
+from .model_files import checkpoint_error
 from .safetensors_stream import WeightSet
 
 logger = logging.getLogger("livetalk")

@@ -24,8 +24,8 @@ from .. import __version__
 from ..errors import CheckpointError, OutputError
 from .atomic_files import replacing, require_space, write_json
 from .layout import AUDIO_FOLDER
-from .safetensors_header import checkpoint_error, read_header, require_regular_file
-from .safetensors_stream import read_json
+from .model_files import checkpoint_error, read_json, require_regular_file
+from .safetensors_header import read_header
 
 logger = logging.getLogger("livetalk")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError
-from .safetensors_stream import find_shards, read_json
+from .model_files import find_shards, read_json
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "tiny"

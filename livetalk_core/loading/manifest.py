@@ -11,8 +11,7 @@ import msgspec
 from ..config import Settings
 from ..errors import CheckpointError, ConfigError
 from ..models.bundle import ModelDefaults
-from .safetensors_header import checkpoint_error
-from .safetensors_stream import read_json
+from .model_files import checkpoint_error, read_json
 
 FORMAT = "livetalk"
 VERSION = 1

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from ..errors import DeviceError
+from .hardware import cpu_has_bf16
 
 logger = logging.getLogger("livetalk")
 
@@ -131,16 +132,6 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and cpu_has_bf16():
         return torch.bfloat16
     return torch.float32
-
-
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU multiplies in bfloat16 (AVX512-BF16 or AMX); emulated, it is slower than float32."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line.partition(":")[2].split() for line in text.splitlines() if line.startswith("flags")), [])
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def memory_of(device: torch.device) -> tuple[int, int] | None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import torch
 
-from ..errors import CheckpointError
+from .model_files import checkpoint_error, require_regular_file
 
 MAX_HEADER_BYTES = 100 * 1024**2
 MAX_DIMENSIONS = 8
@@ -89,28 +87,6 @@ class WeightFile:
     metadata: Mapping[str, str]
 
 
-def checkpoint_error(path: str | Path, problem: str, hint: str = "", **details: Any) -> CheckpointError:
-    """An error about one weight or model file, always naming it."""
-    return CheckpointError(f"{path}: {problem}.", hint, file=str(path), **details)
-
-
-def require_regular_file(path: Path) -> int:
-    """Size of `path` in bytes; links are followed, everything but a regular file is refused unopened.
-
-    Raises:
-        CheckpointError: absent, unreadable, a folder, a pipe or a device.
-    """
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise checkpoint_error(
-            path, f"cannot be read ({_reason(error)})", "Check the path and its permissions."
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise checkpoint_error(path, "is not a regular file", "Give the path of a weight file.")
-    return status.st_size
-
-
 def read_header(path: Path) -> WeightFile:
     """Read and verify the header of a safetensors file without touching its weights.
 
@@ -127,16 +103,13 @@ def read_header(path: Path) -> WeightFile:
             file.seek(8)
             header = file.read(length)
     except OSError as error:
-        raise checkpoint_error(path, f"cannot be read ({_reason(error)})", "Check the disk and permissions.") from error
+        reason = error.strerror or str(error)
+        raise checkpoint_error(path, f"cannot be read ({reason})", "Check the disk and permissions.") from error
     if len(header) != length:
         raise checkpoint_error(path, "ends inside its header", "The file is truncated; download or copy it again.")
     entries, metadata = _parse(path, header)
     _check_layout(path, entries, size - 8 - length)
     return WeightFile(path, size, hashlib.sha256(header).hexdigest(), entries, metadata)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _refuse_other_formats(path: Path, start: bytes) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .atomic_file import AtomicFile, check_writable, leftover_recordings, write_atomic
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
     from .fragments import FragmentWriter
-    from .pictures import as_portrait, decode_picture, fit_size, load_picture
+    from .pictures import as_portrait, cover_and_crop, decode_picture, fit_size, load_picture
     from .plots import curves_plot, mouth_plot
     from .resample import Resampler
     from .sheet import ContactSheet, contact_sheet
@@ -32,6 +32,7 @@ __all__ = [
     "check_output",
     "check_writable",
     "contact_sheet",
+    "cover_and_crop",
     "curves_plot",
     "decode_picture",
     "fit_size",
@@ -53,7 +54,7 @@ _MODULES = {
     "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "write_atomic"),
     "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
     "fragments": ("FragmentWriter",),
-    "pictures": ("as_portrait", "decode_picture", "fit_size", "load_picture"),
+    "pictures": ("as_portrait", "cover_and_crop", "decode_picture", "fit_size", "load_picture"),
     "plots": ("curves_plot", "mouth_plot"),
     "resample": ("Resampler",),
     "sheet": ("ContactSheet", "contact_sheet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
@@ -87,6 +89,25 @@ def as_portrait(picture: Image.Image, name: str = "the given picture") -> Image.
     except Exception as error:
         # Pillow reads a picture only now if it was opened lazily.
         raise ImageError(f"{name} is damaged: {error}.", "Give another one.") from error
+
+
+def cover_and_crop(picture: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """Pixels [H,W,3] of a picture scaled until it covers width x height, then cropped around its centre.
+
+    Bilinear with the rounding of the published code (spec: session setup).
+
+    Raises:
+        ImageError: one side of the picture is more than 100 times the other; nothing of it would be left.
+    """
+    w0, h0 = picture.size
+    if max(w0, h0) > 100 * min(w0, h0):
+        raise ImageError(f"The picture is {w0}x{h0}.", "Use one whose sides are less unequal.", size=[w0, h0])
+    scale = max(height / h0, width / w0)
+    # Rounding of the quotient can leave a side one pixel short of the target.
+    w1, h1 = max(width, math.ceil(scale * w0)), max(height, math.ceil(scale * h0))
+    resized = np.asarray(picture.convert("RGB").resize((w1, h1), Image.Resampling.BILINEAR))
+    top, left = round((h1 - height) / 2.0), round((w1 - width) / 2.0)
+    return np.array(resized[top : top + height, left : left + width])
 
 
 def fit_size(picture_size: tuple[int, int], area: int, step: int = 16) -> tuple[int, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig, Settings
 
 if TYPE_CHECKING:
+    import torch
+
     from .transformer import LiveTalkTransformer3DModel
     from .vae import WanVideoVAE
 

@@ -6,14 +6,18 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ..loading.placement import DTYPE_NAMES, choose_placement
+import numpy as np
+from numpy.typing import NDArray
+
+from ..loading.hardware import cpu_has_bf16, has_gpu_driver
 from .observer import Observer
 from .request import VideoRequest
 
 if TYPE_CHECKING:
-    from ..engine import Chunk
     from .prepare import Job
     from .sound_track import SoundTrack
+
+_CPU_FORMATS = {"auto": None, "fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16"}
 
 
 class Stopped(Exception):  # noqa: N818 - somebody's wish, not an error
@@ -40,9 +44,20 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Made:
-    """A chunk, and the state after it as bytes where the request keeps one, else b""."""
+    """A chunk.
 
-    chunk: Chunk
+    Attributes:
+        index: Chunk number.
+        first_frame: Number of its first frame within the stream.
+        frames: uint8 [F,H,W,3], perhaps memory that is used again when nothing refers to it any more.
+        timings: Seconds per stage.
+        state: From which the stream continues after it; b"" unless the request keeps states.
+    """
+
+    index: int
+    first_frame: int
+    frames: NDArray[np.uint8]
+    timings: dict[str, float]
     state: bytes
 
 
@@ -119,6 +134,14 @@ def settled_device(device: str, dtype: str) -> tuple[str, str]:
     Raises:
         DeviceError: what this machine does not offer.
     """
+    if device == "auto" and not has_gpu_driver():
+        device = "cpu"
+    if device == "cpu" and dtype in _CPU_FORMATS:
+        auto = "bf16" if cpu_has_bf16() else "fp32"
+        return device, _CPU_FORMATS[dtype] or auto
+    # Late: only torch knows what a GPU can do, and it takes seconds to import.
+    from ..loading.placement import DTYPE_NAMES, choose_placement
+
     placement = choose_placement(device, dtype)
     name = next(key for key, value in DTYPE_NAMES.items() if value is placement.dtype)
     return str(placement.device), name

@@ -14,18 +14,16 @@ import msgspec
 from PIL import Image
 
 from .. import telemetry
+from ..audio import collect_clip
 from ..config import StreamConfig
 from ..daemon.calls import POLL_SECONDS
 from ..daemon.client import Client, RemoteChunk, RemoteStream
 from ..daemon.daemon_config import DaemonConfig
 from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
-from ..daemon.rank_model import rank_device
-from ..engine import Chunk
-from ..engine.condition_image import cover_and_crop
-from ..engine.drive import collect_clip
 from ..errors import DaemonUnavailableError, DeadlineError
 from ..loading.describe import RANDOM_PREFIX
+from ..media import cover_and_crop
 from ..media.pictures import MIN_SIDE
 from .backend import Made, ModelFacts, Watch, settled_device
 from .feeder import Feeder
@@ -53,7 +51,11 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
     elif request.device == "auto":
         device = device.partition(":")[0]  # each rank its own
     world = request.world_size or 1
-    rank_device(device, 0, world)
+    if device.startswith("cuda"):
+        # Late: with torch, which GPUs need anyhow.
+        from ..daemon.rank_model import rank_device
+
+        rank_device(device, 0, world)
     model = request.model
     if model is not None and not model.startswith(RANDOM_PREFIX):
         model = str(Path(model).absolute())
@@ -137,7 +139,7 @@ class DaemonBackend:
             while (chunk := _next(stream, feeder, hear)) is not None:
                 if feeder is not None:
                     feeder.delivered(chunk.index)
-                yield Made(Chunk(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.stats), chunk.state)
+                yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.state)
             if hear.recovered:
                 self._pids = _pids(client)
 
@@ -183,10 +185,13 @@ def _open_stream(client: Client, job: Job, sound: SoundTrack, hear: Hearing) -> 
     clip = 0
     if config.audio.mode == "whole":
         clip = client.encode_audio(collect_clip(sound, config.geometry), config, hear).clip
+    # Packing needs torch; whoever gives no features may do without.
+    given = request.context is not None or request.clip_features is not None
+    extras = pack_extras(request.context, request.clip_features) if given else b""
     return client.open_stream(
         config, _picture(job.picture, config), clip=clip,
         state=b"" if job.saved is None else job.saved.to_bytes(), want_state=request.state is not None,
-        extras=pack_extras(request.context, request.clip_features), poll=hear,
+        extras=extras, poll=hear,
     )  # fmt: skip
 
 

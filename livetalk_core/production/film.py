@@ -37,30 +37,30 @@ class Film:
         Raises:
             OutputError: a file cannot be written; the video is gone then.
         """
-        chunk, config = made.chunk, self.job.config
+        config = self.job.config
         if self._writer is None:
             self.report.seconds["first_chunk"] = time.perf_counter() - self._started
             self._writer = self._open_writer()
         begun = time.perf_counter()
-        fps, count, per_frame = self.report.fps, len(chunk.frames), config.geometry.samples_per_frame
-        samples = self.track.take((chunk.first_frame + count) * per_frame)
-        self._writer.write(chunk.frames, samples)
+        fps, count, per_frame = self.report.fps, len(made.frames), config.geometry.samples_per_frame
+        samples = self.track.take((made.first_frame + count) * per_frame)
+        self._writer.write(made.frames, samples)
         if self.job.request.state is not None:
             write_atomic(self.job.request.state, made.state)
-        stages = {**chunk.timings, "write": time.perf_counter() - begun}
+        stages = {**made.timings, "write": time.perf_counter() - begun}
         record = ChunkRecord(
-            index=chunk.index,
-            first_pts=chunk.first_frame / fps,
+            index=made.index,
+            first_pts=made.first_frame / fps,
             frames=count,
             duration=count / fps,
             seconds=sum(stages.values()),
             stages=stages,
-            sha256=frame_digest(chunk.frames),
+            sha256=frame_digest(made.frames),
         )
         self.report.chunks.append(record)
-        heard = chunk_span(chunk.index, config.geometry, config.audio.mode).stop_frame * per_frame
+        heard = chunk_span(made.index, config.geometry, config.audio.mode).stop_frame * per_frame
         self.report.audio_seconds = min(self.track.samples, heard) / config.geometry.sample_rate
-        self.observer.chunk(record, chunk.frames, samples)
+        self.observer.chunk(record, made.frames, samples)
 
     def finish(self, status: Status, signal: int | None = None) -> None:
         """Close the video and write the report.

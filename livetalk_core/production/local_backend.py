@@ -70,5 +70,6 @@ def _chunks(stream: Stream, job: Job, sound: SoundTrack, watch: Watch) -> Genera
             watch.observer.step(stream.state.chunk, step, steps)
 
     for chunk in drive(stream, sound, progress=progress):
-        yield Made(chunk, b"" if job.request.state is None else stream.state.to_bytes())
+        state = b"" if job.request.state is None else stream.state.to_bytes()
+        yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, state)
         watch.check()

@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from PIL import Image
 
 from ..config import StreamConfig, _require
 from ..daemon.daemon_config import MAX_WORLD
-from ..engine import StreamState
-from ..engine.compilation import require_compiler
 from ..errors import StateError
 from ..loading.describe import describe_model
 from ..loading.manifest import Manifest
-from ..loading.placement import choose_placement
 from ..media import SoundReader, fit_size
 from ..parallel.plan import plan_tokens, require_work
+from .backend import settled_device
 from .checks import open_request_sound
 from .request import VideoRequest
+
+if TYPE_CHECKING:
+    from ..engine import StreamState
 
 _MAX_STATE_BYTES = 64 * 2**20
 
@@ -84,9 +85,14 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
     if request.world_size is not None:
         _require_world(request.world_size, config)
     dtype = _dtype_name(request, saved)
-    placement = choose_placement(request.device, dtype)
+    device, _ = settled_device(request.device, dtype)
     if request.compile:
-        require_compiler(placement.device)
+        # Late, like all that needs torch: ranks that are loaded already make a video without it.
+        import torch
+
+        from ..engine.compilation import require_compiler
+
+        require_compiler(torch.device(device))
     sound = open_request_sound(request, config.geometry.sample_rate)
     return Job(request, manifest, dtype, config, picture, sound, saved)
 
@@ -115,6 +121,8 @@ def read_state(path: Path) -> StreamState:
             "Give the file that was written with --state.",
             file=str(path),
         ) from error
+    from ..engine import StreamState
+
     state = StreamState.from_bytes(data)
     if state.ended:
         raise StateError(

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from livetalk_core.engine.condition_image import condition_image, cover_and_crop, size_for_picture
+from livetalk_core.engine.condition_image import condition_image, size_for_picture
 from livetalk_core.errors import ImageError
+from livetalk_core.media import cover_and_crop
 
 pytestmark = pytest.mark.unit
 

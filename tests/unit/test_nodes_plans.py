@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from livetalk_core import config
+from livetalk_core.audio import MAX_WHOLE_SECONDS
 from livetalk_core.daemon.daemon_config import MAX_WORLD
-from livetalk_core.engine.stream import MAX_WHOLE_SECONDS
 from livetalk_core.errors import AudioError, CheckpointError, ConfigError
 from nodes import limits, planning
 from nodes.model_list import find_model_folder, list_models, model_stamp

@@ -10,9 +10,9 @@ import torch
 
 from livetalk_core.errors import DeviceError
 from livetalk_core.loading import placement
+from livetalk_core.loading.hardware import cpu_has_bf16
 from livetalk_core.loading.placement import (
     choose_placement,
-    cpu_has_bf16,
     require_memory,
     resolve_device,
     resolve_dtype,

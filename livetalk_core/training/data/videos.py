@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config import ChunkGeometry
-from ...engine.condition_image import cover_and_crop
 from ...errors import AudioError, LiveTalkError, TrainingError
-from ...media import open_sound
+from ...media import cover_and_crop, open_sound
 from .background import STILL, background_similarity
 from .buckets import Size, bucket_sizes, nearest_bucket
 from .raw import Box, Frames, RawClip, Skipped, clip_frames, clip_samples, source_name

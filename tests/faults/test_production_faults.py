@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.daemons import SLICE, assert_all_gone, daemon_config, expected_frames, processes_of, sound
+from fakes.daemons import SLICE, TESTS, assert_all_gone, daemon_config, expected_frames, processes_of, sound
 from fakes.faults import Fault, at_start, fail_at
 
 from livetalk_core.daemon.client import Client
@@ -191,3 +194,29 @@ def test_kept_backend_serves_one_video_after_the_other_and_survives_its_daemon(t
     finally:
         backend.close()
     assert_all_gone(tmp_path / "run")
+
+
+def test_ranks_that_are_loaded_make_a_video_for_a_program_without_the_model_libraries(tmp_path: Path) -> None:
+    root = _root(tmp_path)
+    code = f"""
+import sys
+sys.path.insert(0, {TESTS!r})
+from pathlib import Path
+import numpy as np
+from fakes.daemons import daemon_config
+from livetalk_core.production import Recording, VideoRequest, produce
+sound = Recording(np.zeros(20_000, np.float32), 16_000)
+for mode in ("stream", "whole"):
+    report = produce(VideoRequest(
+        sound, Path({str(tmp_path / "a.mp4")!r}), size=(32, 16), world_size=2, device="cpu", mode=mode,
+        daemon=daemon_config(Path({str(root)!r}))))
+    assert report.frames == 31
+heavy = {{"torch", "diffusers", "transformers", "scipy"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path(TESTS).parent)}, timeout=90,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_all_gone(root)

@@ -1,0 +1,113 @@
+"""What programs ask of `produce` beyond files: pictures and sound in memory, settings, a wish to stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_tools import speech, write_wav
+from PIL import Image
+
+from livetalk_core.config import ChunkGeometry, CorrectionConfig
+from livetalk_core.errors import AudioError, ConfigError, ImageError
+from livetalk_core.media import probe_video
+from livetalk_core.production import Observer, Recording, Report, Stopped, VideoRequest, make_backend, produce
+
+pytestmark = pytest.mark.unit
+RATE = 16_000
+SAMPLES = speech(0.5)
+
+
+@pytest.fixture
+def request_(tiny_model_folder: Path, tmp_path: Path) -> VideoRequest:
+    sound = Recording(SAMPLES.astype(np.float32) / 32768, RATE, "a voice")
+    return VideoRequest(
+        sound, tmp_path / "out.mkv", model=str(tiny_model_folder), size=(32, 32), steps=1, dtype="fp32", device="cpu"
+    )
+
+
+def digests(report: Report) -> list[str]:
+    return [chunk.sha256 for chunk in report.chunks]
+
+
+def test_sound_and_picture_in_memory_are_as_good_as_files(request_: VideoRequest, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 60, 4), dtype=np.uint8)
+    picture = Image.fromarray(pixels, "RGBA")
+    picture.save(tmp_path / "face.png")
+    files = replace(request_, audio=str(write_wav(tmp_path / "a.wav", SAMPLES)), image=tmp_path / "face.png")
+    given, read = produce(replace(request_, image=picture)), produce(files)
+    assert digests(given) == digests(read)
+    assert (given.audio, given.image) == ("a voice", "the given picture")
+    assert given.audio_seconds == read.audio_seconds == 0.5
+    twice = Recording(np.repeat(SAMPLES.astype(np.float32) / 32768, 2), 2 * RATE)
+    assert abs(produce(replace(request_, audio=twice)).frames - given.frames) <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"audio": Recording(np.zeros((2, 100), np.float32), RATE)}, AudioError, r"\[2, 100\]"),
+        ({"audio": Recording(np.zeros(0, np.float32), RATE)}, AudioError, "no sound"),
+        ({"audio": Recording(np.full(99, np.nan, np.float32), RATE)}, AudioError, "not a number"),
+        ({"audio": Recording(np.zeros(99, np.float32), 0)}, AudioError, "0 samples per second"),
+        ({"image": Image.new("RGB", (8, 8))}, ImageError, "8x8"),
+        ({"loudness": 3.0}, ConfigError, "loudness"),
+        ({"world_size": 0}, ConfigError, "world_size"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    request_: VideoRequest, fields: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        produce(replace(request_, **fields))
+    assert not request_.output.exists()
+
+
+def test_settings_of_the_stream_are_the_requests(request_: VideoRequest) -> None:
+    jobs: list[Any] = []
+
+    class Looker(Observer):
+        def checked(self, job: Any) -> None:
+            jobs.append(job.config)
+
+    geometry = ChunkGeometry(frames=13, motion_frames=5, window_seconds=2)
+    report = produce(
+        replace(request_, geometry=geometry, loudness=-20.0, correction=CorrectionConfig(color_strength=0.5)), Looker()
+    )
+    (config,) = jobs
+    assert config.geometry == geometry and config.audio.loudness == -20 and config.correction.color_strength == 0.5
+    assert (report.chunk_frames, report.motion_frames, report.color_strength) == (13, 5, 0.5)
+    assert [chunk.frames for chunk in report.chunks] == [8, 5]
+
+
+def test_steps_are_told_and_stop_ends_between_two_of_them(request_: VideoRequest, tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+
+    class Counter(Observer):
+        def step(self, chunk: int, step: int, steps: int) -> None:
+            told.append((chunk, step, steps))
+
+    request = replace(request_, steps=3, state=tmp_path / "s.state", stop=lambda: (2, 1, 3) in told)
+    report = produce(request, Counter())
+    assert told == [(chunk, step, 3) for chunk in (0, 1) for step in (1, 2, 3)] + [(2, 1, 3)]
+    assert report.status == "interrupted" and report.signal is None and len(report.chunks) == 2
+    assert probe_video(request.output).frames == report.frames
+    rest = produce(replace(request_, steps=None, size=None, resume=request.state))
+    assert digests(report) + digests(rest) == digests(produce(replace(request_, steps=3)))
+    with pytest.raises(Stopped):
+        produce(replace(request_, stop=lambda: True))
+
+
+def test_kept_backend_loads_once(request_: VideoRequest) -> None:
+    phases: list[str] = []
+
+    class Looker(Observer):
+        def phase(self, name: str) -> None:
+            phases.append(name)
+
+    backend = make_backend(request_)
+    films = [digests(produce(request_, Looker(), backend)) for _ in range(2)]
+    assert films[0] == films[1] and phases.count("loading") == 1
