@@ -86,14 +86,20 @@ def _show(result: BenchResult) -> None:
         "real-time factor": f"{result.real_time_factor:.2f} ({result.fps:.1f} frames per second)",
         "first frame": f"{result.first_frame_seconds:.2f} s cold, {result.warm_first_frame_seconds:.2f} s warm, "
         f"after {result.load_seconds:.1f} s of loading",
-        "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{gpu}; "
-        f"{result.rss_growth_per_100_chunks / _MIB:+.2f} MiB per 100 chunks",
+        "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{gpu}; {_growth(result)}",
         "machine": f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, "
         f"torch {machine['libraries']['torch']} with {machine['torch_threads']} threads"
         + "".join(f", {card['name']}" for card in machine["gpus"]),
     }
     for label, text in lines.items():
         console.print(f"{label:17} {text}")
+
+
+def _growth(result: BenchResult) -> str:
+    growth = result.rss_growth_per_100_chunks
+    if growth is None:
+        return "growth shows from --chunks 100 on"
+    return f"growth {growth / _MIB:+.2f} MiB per 100 chunks"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -28,6 +28,11 @@ from ..models.bundle import ModelBundle
 from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH
 from ..telemetry import summarise
 from .environment import fingerprint
+
+GROWTH_CHUNKS = 100
+"""Fewer timed chunks tell nothing about the growth of memory."""
+
+_GROWTH_POINTS = 250
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, chunks done, chunks in all)."""
@@ -60,7 +65,9 @@ class BenchResult:
         fps: New frames per second of computing, from the median chunk.
         real_time_factor: Median chunk over the length of its video; below 1 keeps up with playing.
         peak_rss_bytes: Largest resident set of this process so far.
-        rss_growth_per_100_chunks: Resident set after the last timed chunk minus after the first one, scaled.
+        rss_first_bytes, rss_last_bytes: Resident set after the first and after the last timed chunk.
+        rss_growth_per_100_chunks: Slope of the resident set over the timed chunks, robust against single steps of
+            the allocator (see `growth_per_100`); None below `GROWTH_CHUNKS` of them.
         peak_gpu_bytes: Largest memory torch held on the GPU, None on a CPU.
     """
 
@@ -83,7 +90,9 @@ class BenchResult:
     fps: float
     real_time_factor: float
     peak_rss_bytes: int
-    rss_growth_per_100_chunks: float
+    rss_first_bytes: int
+    rss_last_bytes: int
+    rss_growth_per_100_chunks: float | None
     peak_gpu_bytes: int | None
     environment: dict[str, Any]
 
@@ -171,7 +180,9 @@ def _measure(
         fps=geometry.slice_frames / median,
         real_time_factor=median * geometry.fps / geometry.slice_frames,
         peak_rss_bytes=_peak_resident(),
-        rss_growth_per_100_chunks=_growth(resident),
+        rss_first_bytes=resident[0],
+        rss_last_bytes=resident[-1],
+        rss_growth_per_100_chunks=growth_per_100(resident),
         peak_gpu_bytes=_peak_gpu(bundle.device),
         environment=fingerprint(),
     )
@@ -199,8 +210,19 @@ def _peak_resident() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def _growth(resident: list[int]) -> float:
-    return (resident[-1] - resident[0]) * 100 / max(1, len(resident) - 1)
+def growth_per_100(resident: Sequence[int]) -> float | None:
+    """Theil-Sen slope of one value per chunk, times 100; None for fewer than `GROWTH_CHUNKS` values.
+
+    The median of the slopes between all pairs: a steady leak shows in full, whatever the noise, while outliers and
+    a step near either end (the allocator warming up) hardly count. Long series are thinned to medians of blocks.
+    """
+    if len(resident) < GROWTH_CHUNKS:
+        return None
+    values = np.asarray(resident, np.float64)
+    block = -(-len(values) // _GROWTH_POINTS)
+    points = np.array([np.median(values[i : i + block]) for i in range(0, len(values) - block + 1, block)])
+    first, second = np.triu_indices(len(points), 1)
+    return float(np.median((points[second] - points[first]) / (second - first))) * 100 / block
 
 
 def _peak_gpu(device: torch.device) -> int | None:
