@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..audio import MAX_WHOLE_SECONDS
-from .condition_image import size_for_picture
 from .constants import EncodedClip, StreamConstants
 from .drive import drive, generate
 from .state import StreamIdentity, StreamState
@@ -23,6 +22,5 @@ __all__ = [
     "StreamState",
     "drive",
     "generate",
-    "size_for_picture",
     "step",
 ]

@@ -69,24 +69,17 @@ def plan_vae(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
 
 def plan_image_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
     """The CLIP vision tower."""
-    weights = _open(files)
-    adapter = _adapter("image_encoder", weights)
-    if files.config is not None:
-        config = _library_config(files.config)
-    else:
-        config = {**IMAGE_ENCODER, **_inferred("image encoder", weights, adapter, image_config)}
-    return _plan("image encoder", files, weights, lambda: CLIPVisionModel(CLIPVisionConfig(**config)), adapter, dtype)
+    return _plan_encoder(
+        "image_encoder", files, dtype, IMAGE_ENCODER, image_config,
+        lambda config: CLIPVisionModel(CLIPVisionConfig(**config)),
+    )  # fmt: skip
 
 
 def plan_text_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
     """The umT5 encoder."""
-    weights = _open(files)
-    adapter = _adapter("text_encoder", weights)
-    if files.config is not None:
-        config = _library_config(files.config)
-    else:
-        config = {**TEXT_ENCODER, **_inferred("text encoder", weights, adapter, text_config)}
-    return _plan("text encoder", files, weights, lambda: UMT5EncoderModel(UMT5Config(**config)), adapter, dtype)
+    return _plan_encoder(
+        "text_encoder", files, dtype, TEXT_ENCODER, text_config, lambda config: UMT5EncoderModel(UMT5Config(**config))
+    )
 
 
 def plan_audio_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPlan:
@@ -96,6 +89,25 @@ def plan_audio_encoder(files: ComponentFiles, dtype: torch.dtype) -> AssemblyPla
     config = _library_config(files.config)
     adapter = _adapter("audio_encoder", weights)
     return _plan("audio encoder", files, weights, lambda: Wav2Vec2Model(Wav2Vec2Config(**config)), adapter, dtype)
+
+
+def _plan_encoder(
+    component: Component,
+    files: ComponentFiles,
+    dtype: torch.dtype,
+    published: Mapping[str, Any],
+    infer: Callable[[Shapes], dict[str, Any]],
+    build: Callable[[dict[str, Any]], Any],
+) -> AssemblyPlan:
+    """An encoder from its config.json, or of the sizes its weights show and the published rest."""
+    name = component.replace("_", " ")
+    weights = _open(files)
+    adapter = _adapter(component, weights)
+    if files.config is not None:
+        config = _library_config(files.config)
+    else:
+        config = {**published, **_inferred(name, weights, adapter, infer)}
+    return _plan(name, files, weights, lambda: build(config), adapter, dtype)
 
 
 def vae_config(shapes: Shapes) -> dict[str, Any]:

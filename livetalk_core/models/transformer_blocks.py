@@ -63,8 +63,8 @@ def _match_batch(tensor: Tensor, batch: int) -> Tensor:
     return tensor if tensor.shape[0] == batch else tensor.expand(batch, *tensor.shape[1:])
 
 
-class SelfAttention(nn.Module):
-    """Bidirectional attention over all tokens of the chunk with rotary positions."""
+class _Attention(nn.Module):
+    """The projections that both kinds of attention have."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -73,6 +73,10 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q = RMSNorm(dim, config.eps) if config.qk_norm else nn.Identity()
         self.norm_k = RMSNorm(dim, config.eps) if config.qk_norm else nn.Identity()
+
+
+class SelfAttention(_Attention):
+    """Bidirectional attention over all tokens of the chunk with rotary positions."""
 
     def forward(self, x: Tensor, layout: Layout, shard: SequenceShard) -> Tensor:
         """``[B, l, dim]`` -> ``[B, l, dim]``."""
@@ -86,16 +90,12 @@ class SelfAttention(nn.Module):
         return result
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Attention):
     """Attention over the text plus attention over the reference image, with shared queries and output."""
 
     def __init__(self, config: BlockConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         dim = config.dim
-        self.num_heads = config.num_heads
-        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q = RMSNorm(dim, config.eps) if config.qk_norm else nn.Identity()
-        self.norm_k = RMSNorm(dim, config.eps) if config.qk_norm else nn.Identity()
         self.k_img, self.v_img = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.norm_k_img = RMSNorm(dim, config.eps) if config.qk_norm else nn.Identity()
 

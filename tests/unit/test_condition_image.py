@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from livetalk_core.engine.condition_image import condition_image, size_for_picture
+from livetalk_core.engine.condition_image import condition_image
 from livetalk_core.errors import ImageError
 from livetalk_core.media import cover_and_crop
 
@@ -43,12 +43,3 @@ def test_values_run_from_minus_one_to_one_in_the_model_dtype() -> None:
 def test_a_stripe_is_refused() -> None:
     with pytest.raises(ImageError, match="1000x2"):
         cover_and_crop(Image.new("RGB", (1000, 2)), 64, 64)
-
-
-@pytest.mark.parametrize("size", [(100, 100), (1920, 1080), (1080, 1920), (5000, 60)])
-def test_the_video_takes_the_shape_of_the_picture_and_the_area_of_the_model(size: tuple[int, int]) -> None:
-    width, height = size_for_picture(size, (448, 768), 16)
-    assert width % 16 == 0 and height % 16 == 0
-    assert abs(width * height / (448 * 768) - 1) < 0.35
-    if size != (5000, 60):
-        assert abs((width / height) / (size[0] / size[1]) - 1) < 0.06
