@@ -80,7 +80,7 @@ def test_envelope_finds_a_resonance() -> None:
     envelope = augment._lpc_envelope(out.astype(np.float32), 100)
     peak = envelope[20:80].mean(axis=0).argmax() * 16000 / 512
     assert peak == pytest.approx(1500, abs=80)
-    stretched = augment._warp(envelope, 1.15)[20:80].mean(axis=0).argmax() * 16000 / 512
+    stretched = augment._warp(envelope, np.full_like(envelope, 1.15))[20:80].mean(axis=0).argmax() * 16000 / 512
     assert stretched == pytest.approx(1725, abs=80)
 
 

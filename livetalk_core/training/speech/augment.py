@@ -34,7 +34,7 @@ def augment_voice(utterance: Utterance, rng: np.random.Generator) -> Utterance:
     """
     spoken = change_speed(utterance, int(rng.integers(32, 51)))
     samples = spoken.samples
-    if rng.random() < 0.75:
+    if rng.random() < 0.9:
         samples = revoice(samples, rng)
     if rng.random() < 0.35:
         samples = add_room(samples, rng)
@@ -72,11 +72,17 @@ def revoice(samples: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _other_throat(envelope: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Envelope [frames, bins] of the same articulation by another speaker with other habits."""
+    """Envelope [frames, bins] of the same articulation by another speaker with other habits.
+
+    One synthesiser says a phoneme the same way every time. Formants and levels therefore also wander over time, or an
+    encoder would learn that very way and hear little in other voices.
+    """
     knots = np.array([0.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0])
-    factors = float(rng.uniform(0.85, 1.18)) * np.exp(rng.normal(0.0, 0.05, len(knots)))
+    bend = rng.normal(0.0, 0.05, len(knots)) + np.log(rng.uniform(0.85, 1.18))
+    wander = float(rng.uniform(0.0, 0.07)) * _wandering(len(envelope), len(knots), rng)
     frequencies = np.linspace(0.0, SAMPLE_RATE / 2, envelope.shape[1])
-    logarithm = np.log(_warp(envelope, np.interp(frequencies, knots, factors)) + 1e-7)
+    factors = np.exp((bend + wander) @ _hats(knots, frequencies))
+    logarithm = np.log(_warp(envelope, factors) + 1e-7)
     # Formants stand out from the smoothed spectrum; how much differs between voices and synthesisers.
     smooth = gaussian_filter1d(logarithm, 24, axis=1, mode="nearest")
     logarithm = smooth + float(rng.uniform(0.6, 1.25)) * (logarithm - smooth)
@@ -85,7 +91,23 @@ def _other_throat(envelope: NDArray[np.float64], rng: np.random.Generator) -> ND
     if rng.random() < 0.7:
         contour = gaussian_filter1d(rng.standard_normal(len(envelope)), float(rng.uniform(8, 30)))
         logarithm += (float(rng.uniform(0.1, 0.7)) * contour / (contour.std() + 1e-9))[:, None]
+    if rng.random() < 0.8:
+        bands = np.linspace(0.0, SAMPLE_RATE / 2, 12)
+        levels = float(rng.uniform(0.1, 0.7)) * _wandering(len(envelope), len(bands), rng)
+        logarithm += levels @ _hats(bands, frequencies)
     return np.asarray(np.exp(logarithm))
+
+
+def _wandering(frames: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """`count` independent smooth random curves of unit power over time, [frames, count]."""
+    noise = rng.standard_normal((frames, count))
+    curves = gaussian_filter1d(noise, float(rng.uniform(4, 20)), axis=0, mode="wrap")
+    return np.asarray(curves / (np.sqrt(np.mean(curves**2)) + 1e-9))
+
+
+def _hats(knots: NDArray[np.float64], frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix [knots, bins] that interpolates linearly from values at the knots."""
+    return np.stack([np.interp(frequencies, knots, row) for row in np.eye(len(knots))])
 
 
 def _excitation(samples: Samples, spectra: NDArray[np.complex128], kind: float, rng: np.random.Generator) -> Samples:
@@ -210,10 +232,11 @@ def _lpc_envelope(samples: Samples, frames: int) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(error)[:, None] / (inverse + 1e-6) / tilt)
 
 
-def _warp(envelope: NDArray[np.float64], factor: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Stretch the frequency axis by `factor` (> 1: formants move up, a shorter vocal tract), one per bin or all."""
+def _warp(envelope: NDArray[np.float64], factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stretch the frequency axis [frames, bins] by `factor` of the same shape (> 1: formants move up)."""
     bins = envelope.shape[1]
     source = np.clip(np.arange(bins) / factor, 0, bins - 1)
     floor = np.minimum(source.astype(np.int64), bins - 2)
     share = source - floor
-    return np.asarray(envelope[:, floor] * (1 - share) + envelope[:, floor + 1] * share)
+    low, high = (np.take_along_axis(envelope, index, axis=1) for index in (floor, floor + 1))
+    return np.asarray(low * (1 - share) + high * share)

@@ -40,7 +40,7 @@ _TRAINING_VARIANTS = (
 )
 TRAINING_VARIANTS: Final = tuple(_TRAINING_VARIANTS.split())
 
-_ORIGINALS_SHARE = 0.25
+_ORIGINALS_SHARE = 0.1
 _SHORTEST_SECONDS = 0.4
 _PEAK: Final = 32767.0
 _logger = logging.getLogger("livetalk")
