@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes.daemons import running
+from fakes.daemons import addresses, running
 from fakes.real import CONFIG, SLICE, WHOLE, expected, off_by, picture, read, real_config, sha, speech
 
 from livetalk_core.daemon.client import Client
@@ -91,6 +91,8 @@ def test_several_ranks_show_what_one_shows(tmp_path: Path, tiny_model_folder: Pa
         with client.open_stream(CONFIG, picture()) as stream:
             stream.push_audio(speech(3.5), final=True)
             shown = read(stream)
+        # The ranks talk to each other over the loopback device and nothing else.
+        assert addresses(client.welcome.pid) == {"127.0.0.1"}
         if world == 2:
             _check_features(client)
             _check_latents(client, tiny_model_folder)

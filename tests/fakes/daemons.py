@@ -77,6 +77,13 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
+def addresses(pid: int) -> set[str]:
+    """Addresses at which a process and its descendants listen."""
+    tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    found = [each for process in tree for each in process.net_connections("inet")]
+    return {each.laddr.ip for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)}
+
+
 def leftovers(root: Path) -> list[str]:
     """Everything that a daemon left in its folder besides logs and the one lock file."""
     return [str(path) for path in root.iterdir() if path.name not in ("logs", "start.lock")]

@@ -18,7 +18,7 @@ from livetalk_core.daemon.messages import ModelInfo
 from livetalk_core.daemon.worker_link import WorkerLink
 from livetalk_core.daemon.worker_loop import Result, RunContext, Standing, WorkerLoop, read_worker_config
 from livetalk_core.daemon.worker_messages import Encode, Open, OpenDecode, Restore
-from livetalk_core.errors import CheckpointError, ImageError
+from livetalk_core.errors import CheckpointError, ImageError, OutOfMemoryError
 
 
 def fake_frames(seed: int, stream: int, chunk: int, heard: str, frames: int, height: int, width: int):
@@ -82,6 +82,8 @@ class FakeEngine:
     def load(self) -> ModelInfo:
         if self.injector.has("bad_load"):
             raise CheckpointError("weights.safetensors is damaged.", "Download it again.", file="weights.safetensors")
+        if self.injector.has("no_memory_to_load"):
+            raise OutOfMemoryError("cuda:0 ran out of memory: 40.00 GiB needed, 24.00 GiB free.", "Use bf16.", free=24)
         return ModelInfo("fake", "0", "cpu", "float32")
 
     def encode(self, command: Encode) -> int:

@@ -13,7 +13,7 @@ from livetalk_core.errors import NumericalError, OutOfMemoryError
 
 Kind = Literal[
     "kill", "hang", "raise", "numerical", "out_of_memory", "cuda_out_of_memory", "cuda_error", "slow",
-    "exit_at_import", "never_ready", "bad_load", "ignore_sigterm",
+    "exit_at_import", "never_ready", "bad_load", "no_memory_to_load", "ignore_sigterm",
     "skip_collective", "nan", "other_noise",
 ]  # fmt: skip
 

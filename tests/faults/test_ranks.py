@@ -213,6 +213,14 @@ def test_model_that_cannot_be_loaded_is_told_and_not_tried_again(tmp_path: Path)
         assert client.stats().restarts == 0
 
 
+def test_too_little_memory_to_load_ends_the_ranks_in_order(tmp_path: Path) -> None:
+    with running(daemon_config(tmp_path, at_start("no_memory_to_load", 1))) as client:
+        with pytest.raises(OutOfMemoryError, match=r"24\.00 GiB free") as caught:
+            client.load_model()
+        assert caught.value.details["rank"] == 1 and caught.value.details["free"] == 24
+        wait_until(lambda: client.stats().state == "stopped", 10, "ranks gone")
+
+
 def test_crash_loop_ends_in_a_terminal_state_with_its_reason(tmp_path: Path) -> None:
     faults = [fail_at("kill", 1, chunk=1, step=0, generation=0)]
     with running(daemon_config(tmp_path, *faults)) as client, client.open_stream(CONFIG, b"picture") as stream:

@@ -11,11 +11,19 @@ import pytest
 from fakes.daemons import CONFIG, SCALE, SLICE, daemon_config, expected_frames, running, sound, wait_until
 from fakes.faults import fail_at
 
-from livetalk_core.config import AudioConfig
+from livetalk_core.config import AudioConfig, ChunkGeometry, StreamConfig
 from livetalk_core.daemon.client import Client, RemoteStream
 from livetalk_core.daemon.daemon_config import Deadlines
 from livetalk_core.daemon.messages import Progress
-from livetalk_core.errors import AudioError, ConfigError, DeadlineError, ImageError, StateError, StreamDroppedError
+from livetalk_core.errors import (
+    AudioError,
+    ConfigError,
+    DeadlineError,
+    DeviceError,
+    ImageError,
+    StateError,
+    StreamDroppedError,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -191,7 +199,7 @@ def test_frames_stay_as_they_were_while_anybody_keeps_them(tmp_path: Path) -> No
 
 
 def test_whole_mode_survives_a_death(tmp_path: Path) -> None:
-    config = CONFIG.__class__(width=32, height=16, seed=7, audio=AudioConfig(mode="whole"))
+    config = StreamConfig(width=32, height=16, seed=7, audio=AudioConfig(mode="whole"))
     with running(daemon_config(tmp_path, fail_at("kill", 1, chunk=1, step=0))) as client:
         clip = client.encode_audio(sound(2.5), config)
         assert clip.frames == 70
@@ -199,6 +207,17 @@ def test_whole_mode_survives_a_death(tmp_path: Path) -> None:
             assert [(chunk.index, len(chunk.frames)) for chunk in stream.chunks(30)] == [(0, 28), (1, 28), (2, 14)]
         with pytest.raises(ConfigError, match="whole mode needs a clip"):
             client.open_stream(config, b"picture")
+
+
+def test_stream_too_large_for_shared_memory_says_what_it_needs(tmp_path: Path) -> None:
+    huge = StreamConfig(width=4096, height=4096, geometry=ChunkGeometry(frames=129))
+    with running(daemon_config(tmp_path, world=1)) as client, client.open_stream(CONFIG, b"picture") as stream:
+        with pytest.raises(DeviceError, match="slots") as caught:
+            client.open_stream(huge, b"picture")
+        assert caught.value.details["needed"] > 4 * 129 * 4096 * 4096 * 3
+        samples = sound(1)
+        stream.push_audio(samples)
+        _read(stream, samples, 1)
 
 
 def test_latents_are_decoded_piece_by_piece(tmp_path: Path) -> None:

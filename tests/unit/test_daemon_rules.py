@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from livetalk_core.config import ChunkGeometry, StreamConfig
+from livetalk_core.config import ChunkGeometry, StreamConfig, decode_config
 from livetalk_core.daemon import runtime_dir
 from livetalk_core.daemon.daemon_config import DaemonConfig, Deadlines
 from livetalk_core.daemon.health import Progress
@@ -231,6 +231,21 @@ def test_settings_out_of_range_are_refused() -> None:
             DaemonConfig(**fields)
     with pytest.raises(ConfigError, match=r"deadlines\.step"):
         Deadlines(step=0)
+
+
+def test_configurations_of_other_versions_are_refused() -> None:
+    known = msgspec.json.encode(DaemonConfig())
+    assert decode_config(DaemonConfig, known, "daemon") == DaemonConfig()
+    for change in ({"worldsize": 2}, {"world_size": "2"}, {"deadlines": {"stop_after": 1}}, {"world_size": 2.5}):
+        with pytest.raises(ConfigError, match="daemon: "):
+            decode_config(DaemonConfig, {**msgspec.json.decode(known), **change}, "daemon")
+
+
+def test_environment_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DaemonConfig(), StreamConfig(width=64, height=64)
+    for name in ("WORLD_SIZE", "DEVICE", "DTYPE", "SEED", "STEPS", "X"):
+        monkeypatch.setenv(f"LIVETALK_{name}", "abc")
+    assert before == (DaemonConfig(), StreamConfig(width=64, height=64))
 
 
 def test_key_changes_with_everything_that_ranks_depend_on() -> None:

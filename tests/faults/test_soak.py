@@ -1,0 +1,235 @@
+"""Long runs of the embedded model on real ranks: killed, cancelled and kept busy again and again (slow tier).
+
+`LIVETALK_TEST_SCALE` multiplies the counts; 1 gives those of the acceptance list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from fakes.daemons import SCALE, TESTS, assert_all_gone, leftovers, processes_of, running, wait_until
+from fakes.real import sha
+
+from livetalk_core.config import StreamConfig
+from livetalk_core.daemon.client import Client, DaemonConfig
+from livetalk_core.daemon.daemon_config import Deadlines
+from livetalk_core.daemon.messages import Event, Health, Progress
+from livetalk_core.errors import DaemonUnavailableError
+from livetalk_core.loading.describe import describe_model
+from livetalk_core.media import open_sound
+from livetalk_core.production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(7200)]
+
+WORLD, CHUNKS = 2, 5
+PORTRAIT = BUNDLED_PORTRAIT.read_bytes()
+DEFAULTS = describe_model(None).defaults
+CONFIG = StreamConfig(
+    width=DEFAULTS.width, height=DEFAULTS.height, seed=1, geometry=DEFAULTS.geometry, sampler=DEFAULTS.sampler,
+    correction=DEFAULTS.correction, audio=DEFAULTS.audio,
+)  # fmt: skip
+SLICE = CONFIG.geometry.slice_samples
+
+
+def _config(root: Path, **fields: object) -> DaemonConfig:
+    limits = Deadlines(start=300, load=300, first_chunk=300, step=120, beat=30)
+    base = {
+        "world_size": WORLD, "device": "cpu", "dtype": "fp32", "options": {"threads": "1"}, "grace": 0.3,
+        "runtime_root": str(root), "deadlines": limits, "restarts": 100,
+    }  # fmt: skip
+    return DaemonConfig(**{**base, **fields})  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def _speech() -> np.ndarray:
+    """The beginning of the bundled speech."""
+    sound = open_sound(str(BUNDLED_SPEECH), CONFIG.geometry.sample_rate)
+    try:
+        return np.concatenate(list(sound))[: CHUNKS * SLICE]
+    finally:
+        sound.close()
+
+
+_CLIENT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from faults import test_soak as soak
+client = soak.Client.start_or_join(soak._config(Path({root!r})))
+stream = client.open_stream(soak.CONFIG, soak.PORTRAIT)
+stream.push_audio(soak._speech(), final=True)
+for chunk in stream.chunks(600):
+    print(chunk.index, flush=True)
+"""
+
+
+class Flow:
+    """A stream of the whole speech, and what was heard and seen while it ran."""
+
+    def __init__(self, root: Path) -> None:
+        self.events: list[tuple[float, Event]] = []
+        self.client = Client.start_or_join(_config(root), self._note)
+        self.shown: list[str] = []
+        self.longest = 0.0
+
+    def run(self) -> None:
+        """Show all chunks, each in its turn and once."""
+        last = time.monotonic()
+        with self.client.open_stream(CONFIG, PORTRAIT) as stream:
+            stream.push_audio(_speech(), final=True)
+            for number, chunk in enumerate(stream.chunks(600)):
+                assert chunk.index == number
+                self.shown.append(sha(chunk.frames))
+                now = time.monotonic()
+                self.longest, last = max(self.longest, now - last), now
+
+    def step_begun(self, chunk: int, step: int) -> bool:
+        """Whether the ranks have come that far."""
+        beats = [event for _, event in self.events if isinstance(event, Progress)]
+        return any((beat.chunk, beat.step) >= (chunk, step) for beat in beats if beat.phase in ("step", "decode"))
+
+    def _note(self, event: Event) -> None:
+        self.events.append((time.monotonic(), event))
+
+    def faults(self) -> Iterator[tuple[float, Health]]:
+        """What went wrong, and when it was told."""
+        for when, event in self.events:
+            if isinstance(event, Health) and event.error is not None:
+                yield when, event
+
+
+def _kill_when(flow: Flow, pid: int, chunk: int, step: int) -> threading.Thread:
+    """Kill a process as soon as the stream has come to a place; its `killed` says when that was."""
+
+    def wait_and_kill() -> None:
+        wait_until(lambda: flow.step_begun(chunk, step), 600, f"chunk {chunk} step {step}")
+        thread.killed = time.monotonic()  # type: ignore[attr-defined]
+        os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
+    return thread
+
+
+def _tell(what: str, **figures: object) -> None:
+    print(json.dumps({"soak": what, **figures}), flush=True)
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(2026)
+    reference = Flow(tmp_path)
+    reference.run()
+    reference.client.close()
+    assert_all_gone(tmp_path)
+    told, resumed, counts = [], [], {"rank": 0, "supervisor": 0, "client": 0}
+    for trial in range(max(3, int(50 * SCALE))):
+        victim = ("rank", "rank", "rank", "supervisor", "client")[trial % 5]
+        counts[victim] += 1
+        place = int(generator.integers(CHUNKS)), int(generator.integers(5))
+        if victim == "client":
+            _kill_client(tmp_path, place[0])
+            continue
+        flow = Flow(tmp_path)
+        flow.client.load_model()
+        rank = int(generator.integers(WORLD))
+        pids = [each.pid for each in flow.client.stats().ranks]
+        pid = flow.client.welcome.pid if victim == "supervisor" else pids[rank]
+        killer = _kill_when(flow, pid, *place)
+        if victim == "supervisor":
+            with pytest.raises(DaemonUnavailableError):
+                flow.run()
+            told.append(time.monotonic() - killer.killed)
+            assert flow.shown == reference.shown[: len(flow.shown)]
+            wait_until(lambda pids=pids: not any(map(psutil.pid_exists, pids)), 5, "ranks gone")
+        else:
+            flow.run()
+            assert flow.shown == reference.shown
+            ((when, event),) = flow.faults()
+            assert event.error is not None and event.error.code == "worker_died"
+            assert event.error.details["rank"] == rank and event.error.details["chunk"] == place[0]
+            told.append(when - killer.killed)
+            resumed.append(flow.longest)
+        killer.join()
+        flow.client.close()
+        if victim == "rank":
+            assert_all_gone(tmp_path)
+    with Client.start_or_join(_config(tmp_path)):
+        assert len(leftovers(tmp_path)) == 1, "folders of killed daemons are removed by the next one"
+    assert_all_gone(tmp_path)
+    _tell("kills", **counts, told_max=max(told), told_mean=float(np.mean(told)), resumed_max=max(resumed),
+          resumed_mean=float(np.mean(resumed)))  # fmt: skip
+    assert max(told) <= 5 and max(resumed) <= 30
+
+
+def _kill_client(root: Path, after: int) -> None:
+    """Kill a client that has read some chunks: everything of it goes."""
+    code = _CLIENT.format(tests=TESTS, root=str(root))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(after + 1):
+        assert process.stdout.readline().strip().isdigit()
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes_of(root), 15, "the owned daemon ends")
+
+
+def test_cancelled_again_and_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(7)
+    late, took = [], []
+    flow = Flow(tmp_path)
+    with running(flow.client.config) as keeper, flow.client:
+        flow.run()
+        wanted = flow.shown[0]
+        for _ in range(max(5, int(100 * SCALE))):
+            place = int(generator.integers(2)), int(generator.integers(CONFIG.sampler.steps))
+            with flow.client.open_stream(CONFIG, PORTRAIT) as stream:
+                flow.events.clear()
+                stream.push_audio(_speech()[::-1].copy())
+                wait_until(lambda place=place: flow.step_begun(*place), 600, f"{place}")
+                begun = [event.step for _, event in flow.events if isinstance(event, Progress)][-1]
+                began = time.monotonic()
+                step = stream.cancel()
+                took.append(time.monotonic() - began)
+                late.append(step - begun if step >= 0 else 0)
+                stream.push_audio(_speech()[:SLICE], final=True)
+                chunk = stream.next_chunk(600)
+                assert chunk is not None and chunk.index == 0 and sha(chunk.frames) == wanted
+        assert keeper.stats().restarts == 0
+    _tell("cancels", count=len(took), steps_after_max=max(late), seconds_max=max(took), seconds_mean=float(np.mean(took)))
+    assert max(late) <= CONFIG.sampler.steps
+
+
+def test_five_hundred_chunks_leave_everything_flat(tmp_path: Path) -> None:
+    count = max(20, int(500 * SCALE))
+    with running(_config(tmp_path)) as client, client.open_stream(CONFIG, PORTRAIT) as stream:
+        pids = [os.getpid(), client.welcome.pid, *(rank.pid for rank in client.stats().ranks)]
+        processes = [psutil.Process(pid) for pid in pids]
+        ring = client.stats().ring_bytes
+        table = []
+        for number in range(count):
+            stream.push_audio(_speech()[(number % CHUNKS) * SLICE :][:SLICE])
+            chunk = stream.next_chunk(600)
+            assert chunk is not None and chunk.index == number and chunk.first_frame == 28 * number
+            del chunk
+            if number >= count // 5 and number % max(1, count // 20) == 0:
+                table.append([[each.memory_info().rss, each.num_fds()] for each in processes])
+        assert client.stats().ring_bytes == ring and not set(os.listdir("/dev/shm")) & {"livetalk"}
+        assert client.stats().restarts == 0
+    figures = np.array(table)  # [times, processes, (rss, descriptors)]
+    growth = (figures[-3:, :, 0].mean(0) - figures[:3, :, 0].mean(0)) / 2**20
+    _tell("chunks", count=count, rss_growth_mib=dict(zip(("client", "supervisor", "rank0", "rank1"),
+          growth.round(2).tolist(), strict=True)), descriptors=figures[-1, :, 1].tolist())  # fmt: skip
+    assert (figures[-1, :, 1] <= figures[0, :, 1]).all()
+    assert growth.max() < 8
