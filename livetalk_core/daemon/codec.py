@@ -26,13 +26,19 @@ class Frame(NamedTuple):
     descriptors: int
 
 
-def encode(message: Any, descriptors: int = 0) -> bytes:
-    """Header and body of a message with which `descriptors` descriptors travel."""
+def encode_body(message: Any) -> bytes:
+    """A message without a header; ProtocolError if it is longer than a peer accepts."""
     body = _ENCODER.encode(message)
     if len(body) > MAX_BODY:
         raise ProtocolError(
             f"A message of {len(body)} bytes is longer than a peer accepts.", f"At most {MAX_BODY} bytes."
         )
+    return body
+
+
+def encode(message: Any, descriptors: int = 0) -> bytes:
+    """Header and body of a message with which `descriptors` descriptors travel."""
+    body = encode_body(message)
     return HEADER.pack(MAGIC, SCHEMA_VERSION, descriptors, 0, len(body)) + body
 
 

@@ -12,6 +12,7 @@ import msgspec
 from .. import __version__
 from ..config import Settings, _require
 from ..errors import ConfigError
+from .hosts import Hosts
 from .wire import SCHEMA_VERSION
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,7 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
         grace: Seconds that an owned daemon waits for another client after its last one left.
         slots: Chunks that a stream's ring holds.
         options: Further settings for the ranks; see `RankOptions`.
+        hosts: Spread the ranks over several hosts.
         worker: Module that runs as a rank; worker_path is searched for it first.
         runtime_root: Folder in place of the one that the system offers.
     """
@@ -113,6 +115,7 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
     restart_window: float = 600.0
     deadlines: Deadlines = Deadlines()
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    hosts: Hosts | None = None
     worker: str = WORKER
     worker_path: tuple[str, ...] = ()
     runtime_root: str | None = None
@@ -125,6 +128,9 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
         _require(0 < self.restart_window < 1e9, "restart_window", self.restart_window, "above 0 seconds")
         _require(0 < self.idle_timeout < 1e9, "idle_timeout", self.idle_timeout, "above 0 seconds")
         _require(0 <= self.grace <= 3600, "grace", self.grace, "0 to 3600 seconds")
+        if self.hosts is not None:
+            world = self.hosts.world
+            _require(self.world_size == world, "world_size", self.world_size, f"{world}, the ranks on all hosts")
         if self.worker == WORKER:
             RankOptions.read(self.options)
 
@@ -132,7 +138,7 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
         """Which requests can share a daemon: the same model, ranks and code."""
         same = (
             self.model, self.revision, self.device, self.dtype, self.world_size, self.attention, self.compile,
-            sorted(self.options.items()), self.worker, self.worker_path,
+            sorted(self.options.items()), self.hosts, self.worker, self.worker_path,
             __version__, SCHEMA_VERSION, str(PACKAGE_ROOT),
         )  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(same)).hexdigest()[:16]
@@ -143,7 +149,7 @@ class WorkerConfig(Settings, frozen=True, kw_only=True):
 
     Attributes:
         control: Descriptor of the socket to the supervisor.
-        alive: Descriptor of a pipe that ends when the supervisor does.
+        alive: Descriptor of a pipe that ends when the supervisor does; -1 where the parent's end says the same.
         parent: The supervisor's process.
         rendezvous: File over which the ranks of this generation find each other.
         generation: Counts the starts of the group.
@@ -165,6 +171,7 @@ class WorkerConfig(Settings, frozen=True, kw_only=True):
     compile: bool
     options: dict[str, str] = msgspec.field(default_factory=dict)
     patience: float = 120.0
+    hosts: Hosts | None = None
 
 
 class SupervisorConfig(Settings, frozen=True, kw_only=True):

@@ -73,7 +73,8 @@ class ProcessGroup:
         # Its writing end lives and dies with this process; nobody writes to it.
         alive_read, self._alive_write = os.pipe2(os.O_CLOEXEC)
         try:
-            for number in range(config.world_size):
+            # On several hosts rank 0 answers for all; the launcher watches over those of this host.
+            for number in range(config.world_size if config.hosts is None else 1):
                 self.ranks.append(self._start(number, alive_read, now))
         except OSError:
             self.kill()
@@ -150,11 +151,14 @@ class ProcessGroup:
         log = self._logs / f"{self._directory.name}-rank{number}.log"
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            hosts, worker = self._config.hosts, self._config.worker
+            # A launcher closes what it does not know before it starts a rank, but it hands on its standard input.
+            kept = (theirs.fileno(), alive) if hosts is None else ()
+            command = [sys.executable, "-m", worker] if hosts is None else hosts.command(0, worker, self._config.device)
             process = subprocess.Popen(
-                [sys.executable, "-m", self._config.worker, "--config", self._write_config(number, theirs, alive)],
-                cwd=self._directory, env=self._environment(), start_new_session=True,
-                pass_fds=(theirs.fileno(), alive),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                [*command, "--config", self._write_config(number, theirs, alive)],
+                cwd=self._directory, env=self._environment(), start_new_session=True, pass_fds=kept,
+                stdin=subprocess.DEVNULL if hosts is None else theirs.fileno(), stdout=output, stderr=output,
             )  # fmt: skip
         except OSError:
             ours.close()
@@ -167,11 +171,14 @@ class ProcessGroup:
 
     def _write_config(self, number: int, theirs: socket.socket, alive: int) -> str:
         config = self._config
+        near = config.hosts is None
         settings = WorkerConfig(
-            rank=number, world_size=config.world_size, control=theirs.fileno(), alive=alive, parent=os.getpid(),
-            rendezvous=str(self.rendezvous), generation=self._generation, model=config.model,
-            revision=config.revision, device=config.device, dtype=config.dtype, attention=config.attention,
-            compile=config.compile, options=config.options, patience=_patience(config),
+            rank=number, world_size=config.world_size, control=theirs.fileno() if near else 0,
+            alive=alive if near else -1, parent=os.getpid() if near else 0,
+            rendezvous=str(self.rendezvous) if near else "", hosts=config.hosts,
+            generation=self._generation, model=config.model, revision=config.revision, device=config.device,
+            dtype=config.dtype, attention=config.attention, compile=config.compile, options=config.options,
+            patience=_patience(config),
         )  # fmt: skip
         path = self._directory / f"rank{number}.json"
         write_private(path, json.dumps(msgspec.to_builtins(settings)).encode())

@@ -14,11 +14,12 @@ from ..engine import EncodedClip, Engine, Progress, Stream, StreamState
 from ..errors import ConfigError, ParallelError
 from ..media import decode_picture
 from ..parallel.agreement import any_rank, require_agreement
+from ..parallel.groups import Groups
 from .daemon_config import WorkerConfig
 from .extras import unpack_extras
 from .latent_decoding import LatentDecoding, map_latents
 from .messages import ModelInfo
-from .rank_model import RankModel, load_rank_model, memory_reported, require_plan
+from .rank_model import RankModel, load_rank_model, meet_ranks, memory_reported, require_plan
 from .worker_loop import Result, RunCancelled, RunContext, Standing
 from .worker_messages import Encode, Open, OpenDecode, Phase, Restore
 
@@ -31,10 +32,11 @@ class ModelRankEngine:
     Args:
         config: This rank.
         life: Holds what lives as long as the process: the world of ranks.
+        groups: That world, where it has been met already.
     """
 
-    def __init__(self, config: WorkerConfig, life: ExitStack) -> None:
-        self._config, self._life = config, life
+    def __init__(self, config: WorkerConfig, life: ExitStack, groups: Groups | None = None) -> None:
+        self._config, self._life, self._groups = config, life, groups
         self._streams: dict[int, Stream] = {}
         self._clips: dict[int, EncodedClip] = {}
         self._decodings: dict[int, LatentDecoding] = {}
@@ -43,7 +45,8 @@ class ModelRankEngine:
 
     def load(self) -> ModelInfo:
         """Meet the other ranks and load the model."""
-        self._model = load_rank_model(self._config, self._life)
+        self._groups = self._groups or self._life.enter_context(meet_ranks(self._config))
+        self._model = load_rank_model(self._config, self._groups)
         return self._model.info
 
     def encode(self, command: Encode) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -51,23 +51,24 @@ class RankModel:
     info: ModelInfo
 
 
-def load_rank_model(config: WorkerConfig, life: ExitStack) -> RankModel:
-    """Meet the other ranks, load the model and become one part of it; collective.
-
-    Args:
-        config: This rank.
-        life: Leaves the world in the end.
+def meet_ranks(config: WorkerConfig) -> AbstractContextManager[Groups]:
+    """The world of the ranks on this host.
 
     Raises:
-        ConfigError, DeviceError, CheckpointError: the same on every rank, or before the others are met.
+        DeviceError: see `rank_device`; before the others are met.
+    """
+    device = rank_device(config.device, config.rank, config.world_size)
+    return open_groups(config.rank, config.world_size, Path(config.rendezvous), device, timeout=config.patience)
+
+
+def load_rank_model(config: WorkerConfig, groups: Groups) -> RankModel:
+    """Load the model and become one part of it; collective.
+
+    Raises:
+        ConfigError, CheckpointError, DeviceError: the same on every rank.
     """
     options = RankOptions.read(config.options)
-    _set_threads(options, config.world_size)
-    device = rank_device(config.device, config.rank, config.world_size)
-    rendezvous = Path(config.rendezvous) if config.rendezvous else None
-    groups = life.enter_context(
-        open_groups(config.rank, config.world_size, rendezvous, device, timeout=config.patience)
-    )
+    _set_threads(options, config.world_size if config.hosts is None else config.hosts.ranks_per_node)
     with memory_reported(groups.device):
         if config.model is not None and config.model.endswith(_FILE):
             return _load_vae(config, groups)

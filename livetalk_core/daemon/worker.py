@@ -1,26 +1,44 @@
-"""One rank of a daemon: `python -m livetalk_core.daemon.worker --config FILE`."""
+"""One rank of a daemon: `python -m livetalk_core.daemon.worker --config FILE`.
+
+Under `torchrun` on several hosts: `--interface NAME` on all of them; rank 0 alone has a configuration and a
+supervisor, and tells the others what to run.
+"""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
 
 from .. import telemetry
+from .daemon_config import WorkerConfig
 from .worker_link import WorkerLink
-from .worker_loop import WorkerLoop, read_worker_config
+from .worker_loop import Line, WorkerLoop, read_config_file
+
+PATIENCE = 600.0
+"""Seconds that ranks on several hosts wait for each other."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry of the process: works until the supervisor says stop, or is gone."""
-    config = read_worker_config(arguments)
+    parser = argparse.ArgumentParser(prog="livetalk-rank", description=__doc__)
+    parser.add_argument("--config", type=Path, help="Configuration of this rank, read once.")
+    parser.add_argument("--interface", help="Several hosts: network device for the traffic between ranks.")
+    parser.add_argument("--device", default="auto", help="Several hosts: cpu, cuda or auto.")
+    given = parser.parse_args(arguments)
+    if given.config is None and given.interface is None:
+        parser.error("one of --config and --interface is needed")
     log_to_stderr()
-    # The line first: it watches over the supervisor's life while the libraries are imported.
-    link = WorkerLink(config)
-    from .rank_engine import ModelRankEngine
-
     with ExitStack() as life:
-        WorkerLoop(link, ModelRankEngine(config, life)).serve()
+        if given.interface is None:
+            _serve_near(read_config_file(given.config), life)
+        else:
+            _serve_far(given.interface, given.device, given.config, life)
     return 0
 
 
@@ -30,6 +48,39 @@ def log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     telemetry.LOGGER.addHandler(handler)
     telemetry.LOGGER.setLevel(logging.INFO)
+
+
+def _serve_near(config: WorkerConfig, life: ExitStack) -> None:
+    """A rank that its supervisor started."""
+    # The line first: it watches over the supervisor's life while the libraries are imported.
+    link = WorkerLink(config)
+    from .rank_engine import ModelRankEngine
+
+    WorkerLoop(link, ModelRankEngine(config, life)).serve()
+
+
+def _serve_far(interface: str, device: str, path: Path | None, life: ExitStack) -> None:
+    """A rank that `torchrun` started; rank 0 has the supervisor's socket as its standard input."""
+    rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
+    config = link = None
+    if rank == 0:
+        if path is None:
+            raise SystemExit("Rank 0 is started by `livetalk daemon start` on the first host.")
+        config = msgspec.structs.replace(read_config_file(path), parent=os.getppid())
+        link = WorkerLink(config)
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ[name] = interface
+    from ..parallel.groups import open_groups
+    from .host_line import FollowerLine, LeaderLine, share_config
+    from .rank_engine import ModelRankEngine
+    from .rank_model import rank_device
+
+    local, neighbours = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    groups = life.enter_context(
+        open_groups(rank, world, None, rank_device(device, local, neighbours), timeout=PATIENCE)
+    )
+    line: Line = FollowerLine(groups) if link is None else LeaderLine(link, groups)
+    WorkerLoop(line, ModelRankEngine(share_config(groups, config), life, groups)).serve()
 
 
 if __name__ == "__main__":

@@ -59,11 +59,15 @@ class WorkerLink:
 
     def commands(self) -> Iterator[tuple[Command, list[int]]]:
         """Commands in their order, with descriptors that are the caller's; ends with Stop."""
-        while True:
-            command, descriptors = self._commands.get()
-            if isinstance(command, Stop):
-                return
-            yield command, descriptors
+        while (taken := self.take(None)) is not None and not isinstance(taken[0], Stop):
+            yield taken
+
+    def take(self, timeout: float | None) -> tuple[Command, list[int]] | None:
+        """The next command, Stop included; None if none came in `timeout` seconds."""
+        try:
+            return self._commands.get(timeout=timeout)
+        except queue.Empty:
+            return None
 
     def progress(
         self, phase: Phase, stream: int = 0, chunk: int = 0, step: int = 0, steps: int = 0, *, completed: bool = False
@@ -114,7 +118,8 @@ class WorkerLink:
     def _guard(self) -> None:
         """Wait for the pipe's end; look at the parent as well, in case a copy of the pipe lives on somewhere."""
         while True:
-            ended, _, _ = select.select([self.config.alive], [], [], BEAT_SECONDS)
+            pipe = [self.config.alive] if self.config.alive >= 0 else []
+            ended, _, _ = select.select(pipe, [], [], BEAT_SECONDS)
             if ended or (self.config.parent and os.getppid() != self.config.parent):
                 os._exit(_ORPHANED)
             # The reader notices a broken connection.

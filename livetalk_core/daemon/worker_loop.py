@@ -283,7 +283,11 @@ def read_worker_config(arguments: list[str] | None = None) -> WorkerConfig:
     """The configuration that `--config FILE` names; the file is removed, it is for one start only."""
     parser = argparse.ArgumentParser(prog="livetalk-rank")
     parser.add_argument("--config", type=Path, required=True)
-    path: Path = parser.parse_args(arguments).config
+    return read_config_file(parser.parse_args(arguments).config)
+
+
+def read_config_file(path: Path) -> WorkerConfig:
+    """See `read_worker_config`."""
     config = decode_config(WorkerConfig, path.read_bytes(), path.name)
     with contextlib.suppress(OSError):
         path.unlink()

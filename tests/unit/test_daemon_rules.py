@@ -17,6 +17,7 @@ from livetalk_core.config import ChunkGeometry, StreamConfig, decode_config
 from livetalk_core.daemon import runtime_dir
 from livetalk_core.daemon.daemon_config import DaemonConfig, Deadlines
 from livetalk_core.daemon.health import Progress
+from livetalk_core.daemon.hosts import Hosts
 from livetalk_core.daemon.leases import FIRST_CLIENT_SECONDS, Leases
 from livetalk_core.daemon.processes import Ladder, is_same_process, signal_same, started_at
 from livetalk_core.daemon.restart_budget import RestartBudget
@@ -257,6 +258,7 @@ def test_key_changes_with_everything_that_ranks_depend_on() -> None:
         for fields in (
             {"model": "a"}, {"revision": "r"}, {"world_size": 2}, {"dtype": "bfloat16"}, {"device": "cpu"},
             {"options": {"threads": "2"}}, {"compile": True}, {"attention": "torch"},
+            {"world_size": 2, "hosts": Hosts(nodes=2, master="a", interface="lo")},
         )
     ]  # fmt: skip
     assert len({base.key(), *(other.key() for other in others)}) == len(others) + 1
