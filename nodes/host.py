@@ -80,3 +80,24 @@ def model_roots() -> list[Path]:
 def register_model_folder() -> None:
     """Add models/livetalk; extra_model_paths.yaml may add more."""
     folder_paths.add_model_folder_path(MODELS, str(Path(folder_paths.models_dir) / MODELS))
+
+
+def vae_files() -> list[str]:
+    """Names of the files in models/vae."""
+    return [name for name in folder_paths.get_filename_list("vae") if name.endswith(".safetensors")]
+
+
+def vae_path(name: str) -> str:
+    """Path of one of `vae_files`.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    return str(folder_paths.get_full_path_or_raise("vae", name))
+
+
+def make_room() -> None:
+    """Unload ComfyUI's own models from the GPU that ours is going to be loaded on."""
+    if comfy.model_management.get_torch_device().type != "cpu":
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()

@@ -16,6 +16,7 @@ from livetalk_core.errors import AudioError, ConfigError, ImageError, OutputErro
 from livetalk_core.media import array_sound
 from livetalk_core.media.pictures import MAX_MEGAPIXELS, MIN_SIDE
 
+LATENT_CHANNELS = 16
 FILE_BACKED_SECONDS = 60
 """Longer sound waits in a file, so that hours of speech do not stay in memory."""
 
@@ -96,6 +97,28 @@ def image_features(output: Any) -> torch.Tensor:
             "Connect CLIPVisionEncode with clip_vision_h and one picture.",
         )
     return features
+
+
+def latents(value: Any) -> torch.Tensor:
+    """The latents of a LATENT as float32 [B,16,T,h,w] on the CPU; one of a picture becomes a video of one frame.
+
+    Raises:
+        ConfigError: other channels or axes, none at all, or values that are not numbers.
+    """
+    tensor = value.get("samples") if isinstance(value, Mapping) else None
+    if isinstance(tensor, torch.Tensor) and tensor.ndim == 4:
+        tensor = tensor.unsqueeze(2)
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 5 or tensor.shape[1] != LATENT_CHANNELS:
+        raise ConfigError(
+            f"The samples input holds {_described(tensor)}.",
+            f"Connect latents of a Wan video model, [B,{LATENT_CHANNELS},T,h,w].",
+        )
+    if tensor.numel() == 0:
+        raise ConfigError(f"The latents are empty: {_described(tensor)}.", "Look at the node that made them.")
+    tensor = tensor.detach().to("cpu", torch.float32).contiguous()
+    if not torch.isfinite(tensor).all():
+        raise ConfigError("The latents have values that are not numbers.", "Look at the node that made them.")
+    return tensor
 
 
 def _waveform(audio: Any) -> tuple[torch.Tensor, int]:

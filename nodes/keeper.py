@@ -88,4 +88,12 @@ class Keeper:
 
 
 KEEPER = Keeper()
-"""The one of this process."""
+"""The model that makes streams."""
+
+VAE_KEEPER = Keeper()
+"""The VAE that decodes latents of other models."""
+
+
+def release_all() -> str:
+    """Let go of everything that this process holds; says what happened."""
+    return f"model: {KEEPER.release()}; VAE: {VAE_KEEPER.release()}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .core import require_core
-from .host import CATEGORY, ModelType, io, model_roots
+from .host import CATEGORY, ModelType, io, model_roots, vae_files, vae_path
 from .limits import MAX_GPUS, choice_problem
-from .model_list import find_model_folder, list_models, model_stamp
+from .model_list import file_stamp, find_model_folder, list_models, model_stamp
 from .recipes import ModelRecipe
 
 DEVICES = ["auto", "cuda", "cpu"]
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 ATTENTIONS = ["auto", "torch", "xfuser"]
+OWN_VAE = "the model's own"
 
 
 class LoadLiveTalkModel(io.ComfyNode):
@@ -53,32 +55,38 @@ class LoadLiveTalkModel(io.ComfyNode):
                     tooltip="Compile the transformer: minutes once, then faster. Worth it for long videos. On a CPU it "
                     "needs a C++ compiler.",
                 ),
+                io.Combo.Input(
+                    "vae", options=[OWN_VAE, *vae_files()], default=OWN_VAE,
+                    tooltip="Only for decoding LATENT with Parallel VAE Decode: a Wan 2.1 VAE from models/vae.",
+                ),
             ],
             outputs=[ModelType.Output(display_name="model", tooltip="For the other LiveTalk nodes.")],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, precision: str, attention: str) -> bool | str:
+    def validate_inputs(cls, model: str, device: str, precision: str, attention: str, vae: str) -> bool | str:
         """Whether all choices are on their lists (ComfyUI checks this for older nodes only)."""
         choices = {
             "model": (model, list_models(model_roots())),
             "device": (device, DEVICES),
             "precision": (precision, PRECISIONS),
             "attention": (attention, ATTENTIONS),
+            "vae": (vae, [OWN_VAE, *vae_files()]),
         }
         return choice_problem(choices) or True
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, **_: Any) -> str:
-        """Changes with the model's files."""
-        return model_stamp(find_model_folder(model, model_roots())) if model else ""
+    def fingerprint_inputs(cls, model: str, vae: str, **_: Any) -> str:
+        """Changes with the files."""
+        stamp = model_stamp(find_model_folder(model, model_roots())) if model else ""
+        return stamp if vae in (None, OWN_VAE) else f"{stamp} {file_stamp(Path(vae_path(vae)))}"
 
     @classmethod
     def execute(
-        cls, model: str, gpus: int, device: str, precision: str, attention: str, compile: bool
+        cls, model: str, gpus: int, device: str, precision: str, attention: str, compile: bool, vae: str
     ) -> Any:
         require_core()
-        problem = cls.validate_inputs(model, device, precision, attention)
+        problem = cls.validate_inputs(model, device, precision, attention, vae)
         if problem is not True:
             raise ValueError(problem)
         from .planning import model_defaults
@@ -87,6 +95,7 @@ class LoadLiveTalkModel(io.ComfyNode):
         recipe = ModelRecipe(
             name=model, folder=None if folder is None else str(folder), stamp=model_stamp(folder),
             device=device, dtype=precision, gpus=gpus, attention=attention, compile=compile,
+            vae_file=None if vae == OWN_VAE else vae_path(vae),
         )  # fmt: skip
         model_defaults(recipe)  # an incomplete folder is reported here
         return io.NodeOutput(recipe)

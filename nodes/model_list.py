@@ -29,12 +29,18 @@ def model_stamp(folder: Path | None) -> str:
     """Changes when a file of the model does; reads no file."""
     if folder is None:
         return EMBEDDED
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _digest([f"{path.relative_to(folder)} {file_stamp(path)}" for path in files])
+
+
+def file_stamp(path: Path) -> str:
+    """Changes when a file does; does not read it."""
+    status = path.stat()
+    return _digest([f"{status.st_size} {status.st_mtime_ns}"])
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _folders(roots: Iterable[Path]) -> dict[str, Path]:

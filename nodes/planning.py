@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from livetalk_core.config import AudioConfig, ChunkGeometry, CorrectionConfig
+from livetalk_core.config import AudioConfig, ChunkGeometry
 from livetalk_core.errors import AudioError, ConfigError
 from livetalk_core.loading.describe import describe_model
+from livetalk_core.loading.layout import find_model
 from livetalk_core.models.bundle import ModelDefaults
 
 from . import inputs
 from .limits import MAX_WHOLE_SECONDS, chunk_problem, prompt_problem, size_problem
-from .recipes import AudioRecipe, ModelRecipe, StreamRecipe
+from .model_list import file_stamp
+from .recipes import AudioRecipe, LatentRecipe, ModelRecipe, StreamRecipe
 
 
 def model_defaults(model: ModelRecipe) -> ModelDefaults:
@@ -88,15 +90,47 @@ def plan_stream(
     )
 
 
-def plan_correction(stream: StreamRecipe, color_strength: float) -> StreamRecipe:
-    """The same stream with another correction; a negative strength means "as the model says".
+def plan_correction(stream: StreamRecipe, color_strength: float, **settings: Any) -> StreamRecipe:
+    """The same stream with another correction.
+
+    Args:
+        stream: To be corrected.
+        color_strength: Of the colour match; negative leaves it to the model.
+        settings: Other fields of `CorrectionConfig`.
 
     Raises:
         ConfigError: a value out of range.
     """
-    base: CorrectionConfig = model_defaults(stream.model).correction
-    given = {} if color_strength < 0 else {"color_strength": color_strength}
+    given = dict(settings) if color_strength < 0 else {**settings, "color_strength": color_strength}
+    base = model_defaults(stream.model).correction
     return replace(stream, correction=msgspec.structs.replace(base, **given))
+
+
+def plan_latents(samples: Any, model: ModelRecipe, fps: int, tiled: bool) -> LatentRecipe:
+    """Check a LATENT and find the VAE for it.
+
+    Args:
+        samples: {"samples": float [B,16,T,h,w] or [B,16,h,w]}.
+        model: Its VAE file, or the VAE of its folder, decodes.
+        fps, tiled: See `LatentRecipe`.
+
+    Raises:
+        ConfigError: latents of another kind, or a model whose VAE cannot decode them.
+        CheckpointError: the model is not there.
+    """
+    latents = inputs.latents(samples)
+    return LatentRecipe(latents, _vae_of(model), fps, tiled)
+
+
+def _vae_of(model: ModelRecipe) -> ModelRecipe:
+    """The VAE alone as something to load."""
+    if model.vae_file is None and model.folder is None:
+        raise ConfigError(
+            "The embedded model's VAE has latents of its own; it cannot decode those of other models.",
+            "In Load LiveTalk Model choose a Wan 2.1 VAE as vae, for instance wan_2.1_vae.safetensors.",
+        )
+    path = find_model(model.folder).vae.weights[0] if model.vae_file is None else Path(model.vae_file)
+    return replace(model, name=path.name, folder=str(path), stamp=file_stamp(path), compile=False, vae_file=None)
 
 
 def _geometry(base: ChunkGeometry, chunk: tuple[int, int]) -> ChunkGeometry | None:

@@ -25,6 +25,7 @@ class ModelRecipe:
         stamp: Changes when a file of the model does.
         device, dtype, attention, compile: See `production.VideoRequest`.
         gpus: How many GPUs (on a CPU: processes) share each chunk.
+        vae_file: A VAE's file for decoding latents; None for the model's own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelRecipe:
     gpus: int = 1
     attention: str = "auto"
     compile: bool = False
+    vae_file: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,3 +87,20 @@ class StreamRecipe:
     correction: CorrectionConfig | None = None
     context: Tensor | None = None
     clip_features: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LatentRecipe:
+    """Latents to decode.
+
+    Attributes:
+        latents: Un-normalised, as they come from ComfyUI's samplers: float32 [B,16,T,h,w] on the CPU.
+        vae: Its folder is the file of a VAE.
+        fps: Frames per second of the video.
+        tiled: Decode approximately, in overlapping tiles.
+    """
+
+    latents: Tensor
+    vae: ModelRecipe
+    fps: int
+    tiled: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .host import CATEGORY, io
-from .keeper import KEEPER
+from .keeper import release_all
 
 
 class LiveTalkReleaseModel(io.ComfyNode):
@@ -37,4 +37,4 @@ class LiveTalkReleaseModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, after: Any = None) -> Any:
-        return io.NodeOutput(f"LiveTalk model: {KEEPER.release()}.")
+        return io.NodeOutput(release_all())

@@ -6,6 +6,7 @@ from typing import Any
 
 from .core import require_core
 from .host import CATEGORY, StreamType, io
+from .limits import ANCHORS, MAX_LOOKBACK, choice_problem
 from .recipes import StreamRecipe
 
 
@@ -27,13 +28,49 @@ class RetrospectiveCorrect(io.ComfyNode):
                     tooltip="How far colours are pulled to those of the picture: 0 not at all, 1 fully, -1 as the "
                     "model says.",
                 ),
+                io.Int.Input(
+                    "lookback", default=2, min=0, max=MAX_LOOKBACK,
+                    tooltip="From how many of the last chunk borders the start of the next chunk is made anew, when a "
+                    "chunk has drifted. 0: never, which is the published step.",
+                ),
+                io.Float.Input(
+                    "drift_threshold", default=1.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    tooltip="How far a chunk may drift from its anchor; 1 is a difference that can be seen. 0: correct "
+                    "after every chunk.",
+                ),
+                io.Float.Input(
+                    "renoise", default=0.6, min=0.0, max=1.0, step=0.05, round=0.001,
+                    tooltip="How much of what has drifted is given up for noise and made again: 0 nothing, 1 all.",
+                ),
+                io.Combo.Input(
+                    "anchor", options=ANCHORS, default="reference",
+                    tooltip="What drift is measured against: the picture, or the video's own first chunk.",
+                ),
             ],
             outputs=[StreamType.Output(display_name="stream", tooltip="The same stream, corrected like this.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, stream: StreamRecipe, color_strength: float) -> Any:
+    def validate_inputs(cls, anchor: str) -> bool | str:
+        """Whether the anchor is on its list (ComfyUI checks this for older nodes only)."""
+        return choice_problem({"anchor": (anchor, ANCHORS)}) or True
+
+    @classmethod
+    def execute(
+        cls,
+        stream: StreamRecipe,
+        color_strength: float,
+        lookback: int,
+        drift_threshold: float,
+        renoise: float,
+        anchor: str,
+    ) -> Any:
         require_core()
         from .planning import plan_correction
 
-        return io.NodeOutput(plan_correction(stream, color_strength))
+        return io.NodeOutput(
+            plan_correction(
+                stream, color_strength, lookback=lookback, drift_threshold=drift_threshold, renoise=renoise,
+                anchor=anchor,
+            )
+        )  # fmt: skip

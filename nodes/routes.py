@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .keeper import KEEPER
+from .keeper import KEEPER, VAE_KEEPER, release_all
 from .live import LIVE, Reader
 
 logger = logging.getLogger("livetalk")
@@ -35,12 +35,13 @@ def add_routes(server: Any) -> None:
 
 async def status(request: web.Request) -> web.Response:
     """Which model is held, by which processes, and how many live streams run."""
-    return web.json_response({**KEEPER.status(), "live_streams": LIVE.status()}, headers=_NO_STORE)
+    facts = {"stream_model": KEEPER.status(), "decoding_vae": VAE_KEEPER.status(), "live_streams": LIVE.status()}
+    return web.json_response(facts, headers=_NO_STORE)
 
 
 async def release(request: web.Request) -> web.Response:
     """Give the model's memory back, now or when the running video is done."""
-    done = await asyncio.get_running_loop().run_in_executor(None, KEEPER.release)
+    done = await asyncio.get_running_loop().run_in_executor(None, release_all)
     return web.json_response({"result": done}, headers=_NO_STORE)
 
 
@@ -54,7 +55,7 @@ async def free_memory(request: web.Request, handler: Any) -> web.StreamResponse:
         except ValueError:
             return answer
         if isinstance(wanted, dict) and wanted.get("unload_models"):
-            await asyncio.get_running_loop().run_in_executor(None, KEEPER.release)
+            await asyncio.get_running_loop().run_in_executor(None, release_all)
     return answer
 
 

@@ -1,20 +1,25 @@
-"""ParallelVAEDecode: the sink that makes the video of a stream."""
+"""ParallelVAEDecode: the sink that makes the video of a stream, or of latents."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .core import require_core
-from .host import CATEGORY, HostNode, InputImpl, StreamType, io, temporary_folder
-from .recipes import StreamRecipe
+from .host import CATEGORY, HostNode, InputImpl, ModelType, StreamType, io, make_room, temporary_folder
+from .limits import choice_problem
+from .recipes import ModelRecipe, StreamRecipe
 
+if TYPE_CHECKING:
+    from .sink_view import SinkView
+
+DECODINGS = ["exact", "tiled"]
 MAX_KEPT_FRAMES = 4096
 
 
 class ParallelVAEDecode(io.ComfyNode):
-    """Pulls a stream chunk by chunk into a video file, at constant memory for any length."""
+    """Pulls a stream, or decodes latents, piece by piece into a video file: constant memory for any length."""
 
     @classmethod
     def define_schema(cls) -> Any:
@@ -25,6 +30,16 @@ class ParallelVAEDecode(io.ComfyNode):
             description="Makes the video: samples and decodes chunk by chunk, on all GPUs of the model. You can watch "
             "while it runs.",
             inputs=[
+                StreamType.Input(
+                    "stream", optional=True, tooltip="From Stream Chunk Sampler or Retrospective Correct.",
+                ),
+                io.Latent.Input(
+                    "samples", optional=True,
+                    tooltip="In place of a stream: video latents of any Wan 2.1 model, for instance from KSampler.",
+                ),
+                ModelType.Input(
+                    "model", optional=True, tooltip="For samples only: whose VAE decodes them, on how many GPUs.",
+                ),
                 io.Int.Input(
                     "keep_frames", default=1, min=1, max=MAX_KEPT_FRAMES,
                     tooltip="How many of the last frames come out as images. The entire video is in the video output.",
@@ -33,8 +48,14 @@ class ParallelVAEDecode(io.ComfyNode):
                     "live_view", default=True,
                     tooltip="Show the video with its sound on this node while it is being made.",
                 ),
-                StreamType.Input(
-                    "stream", optional=True, tooltip="From Stream Chunk Sampler or Retrospective Correct.",
+                io.Combo.Input(
+                    "decoding", options=DECODINGS, default="exact",
+                    tooltip="For samples only: 'exact' splits each layer over the GPUs; 'tiled' needs less memory, but "
+                    "seams may be visible.",
+                ),
+                io.Int.Input(
+                    "fps", default=16, min=1, max=120,
+                    tooltip="For samples only: frames per second of the video; Wan models make 16. A stream has 25.",
                 ),
             ],
             outputs=[
@@ -47,24 +68,62 @@ class ParallelVAEDecode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, keep_frames: int, live_view: bool, stream: StreamRecipe | None = None) -> Any:
+    def validate_inputs(cls, decoding: str) -> bool | str:
+        """Whether the way of decoding is on its list (ComfyUI checks this for older nodes only)."""
+        return choice_problem({"decoding": (decoding, DECODINGS)}) or True
+
+    @classmethod
+    def execute(
+        cls,
+        keep_frames: int,
+        live_view: bool,
+        decoding: str,
+        fps: int,
+        stream: StreamRecipe | None = None,
+        samples: Any = None,
+        model: ModelRecipe | None = None,
+    ) -> Any:
         require_core()
-        if stream is None:
-            raise ValueError("Nothing to decode: connect a stream.")
-        return _make_video(stream, HostNode(cls.hidden.unique_id), keep_frames, live_view)
+        _require_one(stream, samples, model)
+        node = HostNode(cls.hidden.unique_id)
+        output = temporary_folder() / f"{uuid4().hex}.mp4"
+        from .sink_view import SinkView
+
+        with SinkView(node, keep_frames, live_view) as view:
+            if stream is not None:
+                report = _make_stream(stream, output, view)
+            else:
+                report = _decode(samples, model, fps, decoding == "tiled", output, view)
+        return _result(output, view, report)
 
 
-def _make_video(stream: StreamRecipe, node: HostNode, keep_frames: int, live_view: bool) -> Any:
+def _require_one(stream: StreamRecipe | None, samples: Any, model: ModelRecipe | None) -> None:
+    if (stream is None) == (samples is None):
+        given = "nothing is connected" if stream is None else "both are connected"
+        raise ValueError(f"Connect either a stream or samples; {given}.")
+    if stream is None and model is None:
+        raise ValueError("To decode samples, connect a model as well: its VAE, or the one chosen in it, decodes them.")
+
+
+def _make_stream(stream: StreamRecipe, output: Path, view: SinkView) -> str:
+    from .keeper import KEEPER
+    from .stream_run import run_stream
+
+    if KEEPER.status()["model"] is None:
+        make_room()
+    return run_stream(stream, output, view).to_json()
+
+
+def _decode(samples: Any, model: Any, fps: int, tiled: bool, output: Path, view: SinkView) -> str:
+    from .latent_run import run_latents
+    from .planning import plan_latents
+
+    return run_latents(plan_latents(samples, model, fps, tiled), output, view)
+
+
+def _result(output: Path, view: SinkView, report: str) -> Any:
     import torch
 
-    from .runner import run_stream
-    from .sink_view import SinkView
-
-    output: Path = temporary_folder() / f"{uuid4().hex}.mp4"
-    with SinkView(node, keep_frames, live_view) as view:
-        report = run_stream(stream, output, view)
     images = torch.from_numpy(view.frames).float() / 255
     shown = {"filename": output.name, "subfolder": output.parent.name, "type": "temp"}
-    return io.NodeOutput(
-        InputImpl.VideoFromFile(str(output)), images, report.to_json(), ui={"livetalk_video": [shown]}
-    )
+    return io.NodeOutput(InputImpl.VideoFromFile(str(output)), images, report, ui={"livetalk_video": [shown]})

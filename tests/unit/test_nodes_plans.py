@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from nodes.recipes import AudioRecipe, ModelRecipe, StreamRecipe
 from nodes.requests import video_request
 
 pytestmark = pytest.mark.unit
+DAEMONS = sys.platform.startswith("linux")
 EMBEDDED = ModelRecipe("embedded", None)
 AUDIO = AudioRecipe(np.zeros(16_000, np.float32), 16_000)
 IMAGE = torch.full((1, 64, 64, 3), 0.5)
@@ -34,7 +37,8 @@ def plan(**changes: Any) -> StreamRecipe:
 def test_limits_are_those_of_the_engine() -> None:
     assert limits.MAX_SEED == config.MAX_SEED and limits.MAX_SIDE == config.MAX_SIDE
     assert limits.MAX_PROMPT_CHARACTERS == config.MAX_PROMPT_CHARACTERS and limits.MAX_GPUS == MAX_WORLD
-    assert limits.MAX_WHOLE_SECONDS == MAX_WHOLE_SECONDS
+    assert limits.MAX_WHOLE_SECONDS == MAX_WHOLE_SECONDS and get_args(config.Anchor) == limits.ANCHORS
+    assert config.MAX_LOOKBACK == limits.MAX_LOOKBACK
     config.ChunkGeometry(frames=limits.MAX_CHUNK_FRAMES, window_seconds=120)
     with pytest.raises(ConfigError):
         config.ChunkGeometry(frames=limits.MAX_CHUNK_FRAMES + 4, window_seconds=120)
@@ -44,16 +48,28 @@ def test_zeros_leave_everything_to_the_model(tmp_path: Path) -> None:
     request = video_request(plan(), tmp_path / "out.mp4", lambda: False)
     left = (request.size, request.steps, request.shift, request.geometry, request.correction, request.max_seconds)
     assert left == (None,) * 6
-    assert request.seed == 9999 and request.world_size is None and request.model is None
+    assert request.seed == 9999 and request.model is None and request.world_size == (1 if DAEMONS else None)
 
 
 def test_given_values_arrive(tmp_path: Path) -> None:
     stream = plan(size=(96, 64), steps=2, shift=3.0, chunk=(17, 0), max_seconds=1.5, seed=2**64 - 1, prompt="hello")
-    request = video_request(planning.plan_correction(stream, 0.25), tmp_path / "out.mp4", lambda: False)
+    corrected = planning.plan_correction(stream, 0.25, lookback=3, anchor="first_chunk")
+    request = video_request(corrected, tmp_path / "out.mp4", lambda: False)
     assert (request.size, request.steps, request.shift, request.max_seconds) == ((96, 64), 2, 3.0, 1.5)
     assert request.geometry is not None and (request.geometry.frames, request.geometry.motion_frames) == (17, 5)
-    assert request.correction is not None and request.correction.color_strength == 0.25
+    expected = config.CorrectionConfig(color_strength=0.25, lookback=3, anchor="first_chunk")
+    assert request.correction == expected
     assert request.seed == 2**64 - 1 and request.prompt == "hello"
+
+
+def test_one_gpu_needs_no_daemon_elsewhere_and_several_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert video_request(plan(), tmp_path / "out.mp4", lambda: False).world_size is None
+    stream = replace(plan(), model=replace(EMBEDDED, gpus=2))
+    with pytest.raises(ConfigError, match="Linux"):
+        video_request(stream, tmp_path / "out.mp4", lambda: False)
 
 
 def test_a_negative_strength_is_the_models_own() -> None:

@@ -16,10 +16,11 @@ from livetalk_core.errors import AudioError
 from livetalk_core.media import probe_video
 from livetalk_core.production import ChunkRecord, Recording, VideoRequest, produce
 from livetalk_core.production.backend import Backend
-from nodes import planning
+from nodes import planning, requests
 from nodes.keeper import Keeper
 from nodes.recipes import AudioRecipe, ModelRecipe, StreamRecipe
-from nodes.runner import VideoShape, run_stream
+from nodes.runner import VideoShape
+from nodes.stream_run import run_stream
 
 pytestmark = pytest.mark.unit
 EMBEDDED = ModelRecipe("embedded", None)
@@ -70,6 +71,12 @@ def stream(seconds: float = 1.5, **changes: Any) -> StreamRecipe:
         chunk=(0, 0), max_seconds=0.0,
     )  # fmt: skip
     return replace(planned, **changes)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons are tested with a real ComfyUI, in tests/comfy."""
+    monkeypatch.setattr(requests, "runs_in_daemon", lambda model: False)
 
 
 @pytest.fixture(scope="module")
