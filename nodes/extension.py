@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from .core import provide_core
-from .host import ComfyExtension, prompt_server, register_model_folder
+from .examples import offer_examples
+from .host import ComfyExtension, input_folder, prompt_server, register_model_folder
 
 logger = logging.getLogger("livetalk")
 
@@ -38,6 +39,7 @@ def load_extension() -> LiveTalkExtension:
     try:
         provide_core()
         register_model_folder()
+        offer_examples(input_folder())
         server = prompt_server()
         if server is not None:
             from .routes import add_routes

@@ -72,6 +72,11 @@ def temporary_folder() -> Path:
     return folder
 
 
+def input_folder() -> Path:
+    """Where Load Image and Load Audio look for files."""
+    return Path(folder_paths.get_input_directory())
+
+
 def model_roots() -> list[Path]:
     """Folders that hold model folders."""
     return [Path(root) for root in folder_paths.get_folder_paths(MODELS)]

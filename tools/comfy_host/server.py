@@ -147,9 +147,6 @@ class ComfyServer:
             link = self.base / "custom_nodes" / ("livetalk" if pack == ROOT else pack.name)
             if not link.exists():
                 link.symlink_to(pack, target_is_directory=True)
-        assets = ROOT / "livetalk_core" / "assets"
-        for source, name in (("portrait.png", "livetalk_portrait.png"), ("demo.wav", "livetalk_speech.wav")):
-            shutil.copyfile(assets / source, self.base / "input" / name)
 
     def _answers(self) -> bool:
         try:
