@@ -1,4 +1,4 @@
-"""A picture and a sentence for the workflows that come with the pack, where Load Image and Load Audio look for files."""
+"""A picture and a sentence for the workflows of the pack, where Load Image and Load Audio look for files."""
 
 from __future__ import annotations
 

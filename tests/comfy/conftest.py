@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from comfy_graphs import ROOT, Prompt
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = ROOT / "workflows"
+PROBES = Path(__file__).parent / "probe_pack"
+SMALL_14B = "SoulX-FlashTalk-14B"
+"""A random model of the published layout, a few megabytes, under the name that the workflows ask for."""
+
+RANDOM_VAE = "wan_2.1_vae.safetensors"
+Runner = Callable[..., Any]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,36 +29,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Any]:
-    """The host, with the pack merely linked into custom_nodes."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The host, with the pack merely linked into custom_nodes, and with small models where large ones belong."""
+    from published_model import VAE_FILES, write_published_model
+
     from tools.comfy_host.server import ComfyServer
 
-    with ComfyServer() as running:
+    base = tmp_path_factory.mktemp("comfy")
+    models = base / "models" / "livetalk"
+    write_published_model(models / SMALL_14B, pickled=False)
+    (models / "half a model").mkdir()
+    (models / "half a model" / "livetalk.json").write_text("{}")
+    (base / "models" / "vae").mkdir()
+    own = models / SMALL_14B / f"{VAE_FILES[0]}.safetensors"
+    (base / "models" / "vae" / RANDOM_VAE).write_bytes(own.read_bytes())
+    with ComfyServer((ROOT, PROBES), base=base) as running:
         yield running
 
 
 @pytest.fixture
-def avatar() -> dict[str, Any]:
-    """The shipped workflow, two chunks long."""
-    prompt = workflow("talking_avatar")
-    prompt["5"]["inputs"]["max_seconds"] = 2.0
-    return prompt
+def run(server: Any) -> Runner:
+    """Queue a prompt on the shared host and wait for its end."""
+    from tools.comfy_host.client import run_prompt
+
+    def call(prompt: Prompt, **options: Any) -> Any:
+        return run_prompt(server.url, prompt, **options)
+
+    return call
 
 
-def workflow(name: str) -> dict[str, Any]:
-    """A shipped workflow in the API's format."""
-    graph: dict[str, Any] = json.loads((WORKFLOWS / f"{name}.api.json").read_text(encoding="utf-8"))
-    return graph
+@pytest.fixture
+def refused(run: Runner) -> Callable[[Prompt], list[str]]:
+    """Queue a prompt that is answered with HTTP 400; what is said about it."""
+    from tools.comfy_host.client import RefusedError
 
+    def call(prompt: Prompt) -> list[str]:
+        with pytest.raises(RefusedError) as caught:
+            run(prompt)
+        sentences: list[str] = caught.value.sentences()
+        return sentences
 
-def report_of(outcome: Any, node: str = "report") -> dict[str, Any]:
-    """The report that a PreviewAny showed."""
-    facts: dict[str, Any] = json.loads(outcome.outputs[node]["text"][0])
-    return facts
-
-
-def with_report(prompt: dict[str, Any], sink: str = "6") -> dict[str, Any]:
-    """The prompt with its report shown."""
-    return {**prompt, "report": {"class_type": "PreviewAny", "inputs": {"source": [sink, 2]}}}
-
-
+    return call

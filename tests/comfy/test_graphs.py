@@ -4,38 +4,177 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from comfy_graphs import report_of, with_report
+from comfy_graphs import (
+    ENCODE,
+    LOAD,
+    ROOT,
+    SAMPLER,
+    SAVE,
+    SINK,
+    SOUND,
+    avatar,
+    changed,
+    digests,
+    report_of,
+    with_report,
+    workflow,
+)
+from conftest import RANDOM_VAE, SMALL_14B, Runner
+
+from livetalk_core.media import probe_video, read_video
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
-aiohttp = pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
+pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
+ASSETS = ROOT / "livetalk_core" / "assets"
 
 
-def run(server: Any, prompt: dict[str, Any], **options: Any) -> Any:
-    from tools.comfy_host.client import run_prompt
+def saved_file(server: Any, outcome: Any, node: str = SAVE) -> Path:
+    """What SaveVideo wrote."""
+    shown = outcome.outputs[node]["images"][0]
+    path: Path = server.base / shown["type"] / shown["subfolder"] / shown["filename"]
+    return path
 
-    return run_prompt(server.url, prompt, timeout=500.0, **options)
 
+def command_line(folder: Path, *options: object) -> dict[str, Any]:
+    """The report of `livetalk generate`, run by the host's Python."""
+    from tools.comfy_host import host_folder
 
-def test_frames_are_those_of_the_command_line(server: Any, avatar: dict[str, Any], tmp_path: Path) -> None:
-    from tools.comfy_host import ROOT, host_folder
-
-    outcome = run(server, with_report(avatar))
-    assert outcome.status == "success", outcome.error
     python = host_folder() / "venv" / "bin" / "python"
     command = [
-        python, "-m", "livetalk_core.cli", "generate", "--audio", ROOT / "livetalk_core" / "assets" / "demo.wav",
-        "--image", ROOT / "livetalk_core" / "assets" / "portrait.png", "--max-seconds", "2", "--world-size", "1",
-        "--out", tmp_path / "cli.mp4", "--report", tmp_path / "cli.json",
+        python, "-m", "livetalk_core.cli", "generate", "--audio", ASSETS / "demo.wav", "--image",
+        ASSETS / "portrait.png", "--world-size", 1, "--out", folder / "x.mp4", "--report", folder / "x.json", *options,
     ]  # fmt: skip
-    subprocess.run(command, check=True, cwd=ROOT, timeout=400, capture_output=True)
-    ours, theirs = report_of(outcome), json.loads((tmp_path / "cli.json").read_text())
-    assert [chunk["sha256"] for chunk in ours["chunks"]] == [chunk["sha256"] for chunk in theirs["chunks"]]
-    for name in ("seed", "width", "height", "steps", "shift", "mode", "revision", "dtype", "frames"):
+    done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads((folder / "x.json").read_text())
+    return report
+
+
+def test_frames_are_those_of_the_command_line(server: Any, run: Runner, tmp_path: Path) -> None:
+    outcome = run(with_report(changed(workflow("talking_avatar"), SAMPLER, max_seconds=2.0)))
+    assert outcome.status == "success", outcome.error
+    ours, theirs = report_of(outcome), command_line(tmp_path, "--max-seconds", 2)
+    assert digests(ours) == digests(theirs) and len(ours["chunks"]) == 2
+    for name in ("seed", "width", "height", "steps", "shift", "mode", "revision", "dtype", "frames", "color_strength"):
         assert ours[name] == theirs[name], name
+    assert [event["sha256"] for event in outcome.told("livetalk.chunk")] == digests(theirs)
+    info = probe_video(saved_file(server, outcome))
+    assert (info.width, info.height, info.frames) == (128, 128, 50)
+    assert info.audio_seconds == pytest.approx(info.seconds, abs=0.04)
+
+
+def test_settings_reach_the_engine(run: Runner, tmp_path: Path) -> None:
+    prompt = changed(avatar(1.5), SAMPLER, seed=7, width=64, height=96, steps=2, shift=3.0, chunk_frames=17)
+    ours = report_of(run(changed(prompt, ENCODE, mode="whole")))
+    assert (ours["seed"], ours["width"], ours["height"], ours["steps"], ours["shift"]) == (7, 64, 96, 2, 3.0)
+    assert (ours["mode"], ours["chunk_frames"]) == ("whole", 17)
+    plain = changed(prompt, SAMPLER, chunk_frames=0)
+    options = ("--max-seconds", 1.5, "--seed", 7, "--size", "64x96", "--steps", 2, "--shift", 3.0)
+    assert digests(report_of(run(plain))) == digests(command_line(tmp_path, *options))
+
+
+def test_a_second_run_is_cached_and_a_change_runs_only_what_it_affects(run: Runner) -> None:
+    first = run(avatar(1.01))
+    assert {LOAD, ENCODE, SAMPLER, SINK, SAVE} <= first.ran()
+    assert not run(avatar(1.01)).ran() & {LOAD, SOUND, ENCODE, SAMPLER, SINK, SAVE}
+    assert run(changed(avatar(1.01), SAMPLER, seed=3)).ran() >= {SAMPLER, SINK, SAVE}
+    assert not run(changed(avatar(1.01), SAMPLER, seed=4)).ran() & {LOAD, SOUND, ENCODE}
+    louder = changed(avatar(1.01), ENCODE, loudness=-20.0)
+    heard = run(louder)
+    assert LOAD not in heard.ran() and {ENCODE, SAMPLER, SINK} <= heard.ran()
+    named = run(changed(louder, SAVE, filename_prefix="livetalk/other"))
+    assert SINK not in named.ran() and SAVE in named.ran()
+
+
+def test_what_is_told_on_the_way(run: Runner) -> None:
+    outcome = run(changed(avatar(2.0), SAMPLER, seed=21))
+    shown = [data["text"] for data in outcome.told("text")]
+    assert any("Loading the model" in text for text in shown) or "Making the first chunk" in shown
+    assert any("Chunk 2: 2.0 s made" in text for text in shown)
+    assert {data["node"] for data in outcome.told("text")} == {SINK}
+    values = [data["value"] for data in outcome.told("progress")]
+    assert values == sorted(values) and len(values) == 6 and values[-1] == 1000
+    assert outcome.told("preview_with_metadata")
+    stream, *_ = outcome.told("livetalk.stream")
+    assert len(bytes.fromhex(stream["stream"])) == 16 and stream["node"] == SINK
     chunks = outcome.told("livetalk.chunk")
-    assert [chunk["sha256"] for chunk in chunks] == [chunk["sha256"] for chunk in theirs["chunks"]]
+    assert [(chunk["index"], chunk["first_pts"], chunk["frames"]) for chunk in chunks] == [(0, 0.0, 28), (1, 1.12, 22)]
+    finished = outcome.told("progress_state")[-1]["nodes"]
+    assert all(node["state"] == "finished" for node in finished.values())
+
+
+def test_the_last_frames_come_out_as_images(server: Any, run: Runner) -> None:
+    prompt = changed(avatar(1.0), SINK, keep_frames=5)
+    prompt["images"] = {"class_type": "SaveImage", "inputs": {"images": [SINK, 1], "filename_prefix": "last"}}
+    outcome = run(prompt)
+    from PIL import Image
+
+    files = [server.base / "output" / shown["filename"] for shown in outcome.outputs["images"]["images"]]
+    assert len(files) == 5 and {Image.open(file).size for file in files} == {(64, 64)}
+
+
+def test_correction_and_lookback_zero(run: Runner) -> None:
+    correct = {
+        "class_type": "RetrospectiveCorrect",
+        "inputs": {"stream": [SAMPLER, 0], "color_strength": -1.0, "lookback": 0, "drift_threshold": 1.0,
+                   "renoise": 0.6, "anchor": "reference"},
+    }  # fmt: skip
+    plain = report_of(run(avatar(2.5)))
+    prompt = {**changed(avatar(2.5), SINK, stream=["correct", 0]), "correct": correct}
+    assert digests(report_of(run(prompt))) == digests(plain)
+    stronger = report_of(run(changed(prompt, "correct", color_strength=1.0)))
+    assert digests(stronger) != digests(plain) and stronger["color_strength"] == 1.0
+
+
+def test_features_of_core_nodes_take_the_place_of_ours(run: Runner) -> None:
+    prompt = changed(avatar(1.0), LOAD, model=SMALL_14B, precision="fp32")
+    prompt = changed(prompt, SAMPLER, width=64, height=64, prompt="hello", steps=1)
+    features = {"tokens": 8, "width": 16, "image_tokens": 17, "image_width": 32, "seed": 1}
+    given = {**prompt, "features": {"class_type": "ProbeFeatures", "inputs": features}}
+    own = digests(report_of(run(prompt)))
+    text = digests(report_of(run(changed(given, SAMPLER, conditioning=["features", 0]))))
+    image = digests(report_of(run(changed(given, SAMPLER, clip_vision_output=["features", 1]))))
+    assert len({tuple(own), tuple(text), tuple(image)}) == 3
+    again = report_of(run(changed(given, SAMPLER, conditioning=["features", 0], prompt="another")))
+    assert digests(again) == text
+
+
+def test_several_ranks(run: Runner) -> None:
+    report = report_of(run(changed(avatar(1.0), LOAD, gpus=2)))
+    assert report["world_size"] == 2 and len(set(report["worker_pids"])) == 2 and report["frames"] == 25
+
+
+def test_latents_are_decoded_as_the_host_does(server: Any, run: Runner) -> None:
+    latent = {"batch": 1, "channels": 16, "length": 6, "height": 8, "width": 12}
+    prompt = workflow("parallel_vae_decode")
+    kept = {name: prompt[name] for name in ("8", "9")}
+    graph = {
+        **changed(changed(kept, "9", samples=["latent", 0], keep_frames=21), "8", precision="fp32"),
+        "latent": {"class_type": "ProbeLatent", "inputs": latent},
+        "vae": {"class_type": "VAELoader", "inputs": {"vae_name": RANDOM_VAE}},
+        "host": {"class_type": "VAEDecode", "inputs": {"samples": ["latent", 0], "vae": ["vae", 0]}},
+        "theirs": {"class_type": "SaveImage", "inputs": {"images": ["host", 0], "filename_prefix": "theirs"}},
+        "ours": {"class_type": "SaveImage", "inputs": {"images": ["9", 1], "filename_prefix": "ours"}},
+    }
+    outcome = run(graph)
+    assert outcome.status == "success", outcome.error
+    from PIL import Image
+
+    pixels = {
+        name: np.stack([
+            np.asarray(Image.open(server.base / "output" / shown["filename"])).astype(int)
+            for shown in outcome.outputs[name]["images"]
+        ])
+        for name in ("ours", "theirs")
+    }  # fmt: skip
+    assert pixels["ours"].shape == pixels["theirs"].shape == (21, 64, 96, 3)
+    # The host rounds down where we round to the nearest.
+    difference = pixels["ours"] - pixels["theirs"]
+    assert difference.min() >= -1 and difference.max() <= 1
+    video = server.base / "temp" / "livetalk" / outcome.outputs["9"]["livetalk_video"][0]["filename"]
+    assert sum(1 for _ in read_video(video)) == 21

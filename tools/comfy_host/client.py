@@ -100,9 +100,19 @@ async def _run(url: str, prompt: dict[str, Any], interrupt: Reaction | None) -> 
                 raise RefusedError(accepted)
         outcome = Outcome(accepted["prompt_id"])
         await _follow(http, socket, outcome, queued, interrupt)
-        async with http.get(f"/history/{outcome.prompt}") as answer:
-            outcome.outputs = (await answer.json()).get(outcome.prompt, {}).get("outputs", {})
+        outcome.outputs = await _outputs(http, outcome.prompt)
     return outcome
+
+
+async def _outputs(http: Any, prompt: str) -> dict[str, Any]:
+    """What the nodes show; the host writes its history a moment after it has said that all is done."""
+    while True:
+        async with http.get(f"/history/{prompt}") as answer:
+            entry = (await answer.json()).get(prompt)
+        if entry is not None:
+            outputs: dict[str, Any] = entry["outputs"]
+            return outputs
+        await asyncio.sleep(0.02)
 
 
 async def _follow(http: Any, socket: Any, outcome: Outcome, queued: float, interrupt: Reaction | None) -> None:
