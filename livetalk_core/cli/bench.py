@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import guarded, print_json, stderr, stdout
-from .parsing import DEVICE_HELP, DTYPE_HELP, SEED_HELP, SIZE_HELP, model_name, parse_size
+from .parsing import (
+    ATTENTION_HELP,
+    DEVICE_HELP,
+    DEVICES_HELP,
+    DTYPE_HELP,
+    SEED_HELP,
+    SIZE_HELP,
+    model_name,
+    parse_devices,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from ..diagnostics.bench import BenchResult, Progress
@@ -34,6 +44,11 @@ def bench(
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
     compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
+    world_size: Annotated[
+        int | None, typer.Option(help="Time this many ranks of a daemon.", show_default="this process")
+    ] = None,
+    devices: Annotated[str | None, typer.Option(help=DEVICES_HELP, show_default="the first ones")] = None,
+    attention: Annotated[str, typer.Option(help=ATTENTION_HELP)] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the result to this file as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
@@ -55,6 +70,9 @@ def bench(
         warmup=warmup,
         seed=seed,
         compile=compile_model,
+        world_size=world_size,
+        devices=parse_devices(devices, world_size),
+        attention=attention,
     )
     with _progress(as_json) as tell:
         result = run_bench(request, tell)
@@ -71,9 +89,10 @@ def _show(result: BenchResult) -> None:
 
     console = stdout()
     compiled = ", compiled" if result.compiled else ""
+    ranks = f"{result.world_size} x " if result.world_size > 1 else ""
     console.print(
         f"[bold]{result.model}[/] {result.width}x{result.height}, {result.chunk_frames} frames per chunk of which "
-        f"{result.motion_frames} repeat, {result.steps} steps, {result.dtype} on {result.device}{compiled}; "
+        f"{result.motion_frames} repeat, {result.steps} steps, {result.dtype} on {ranks}{result.device}{compiled}; "
         f"{result.chunks} chunks after {result.warmup}"
     )
     table = Table("stage", "p50 s", "p95 s", "max s", box=None, pad_edge=False)
@@ -81,12 +100,13 @@ def _show(result: BenchResult) -> None:
         table.add_row(name, *(f"{values[key]:.3f}" for key in ("p50", "p95", "max")))
     console.print(table)
     gpu = "" if result.peak_gpu_bytes is None else f", GPU {result.peak_gpu_bytes / _MIB:.0f} MiB"
+    each = " per rank" if result.world_size > 1 else ""
     machine = result.environment
     lines = {
         "real-time factor": f"{result.real_time_factor:.2f} ({result.fps:.1f} frames per second)",
         "first frame": f"{result.first_frame_seconds:.2f} s cold, {result.warm_first_frame_seconds:.2f} s warm, "
         f"after {result.load_seconds:.1f} s of loading",
-        "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{gpu}; {_growth(result)}",
+        "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{each}{gpu}; {_growth(result)}",
         "machine": f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, "
         f"torch {machine['libraries']['torch']} with {machine['torch_threads']} threads"
         + "".join(f", {card['name']}" for card in machine["gpus"]),

@@ -6,26 +6,26 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import psutil
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..config import StreamConfig
-from ..engine import Engine
-from ..engine.compilation import compile_model, require_compiler
-from ..engine.drive import generate
 from ..errors import ConfigError
-from ..loading import load_model
-from ..media import load_picture, open_sound
-from ..models.bundle import ModelBundle
-from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH
+from ..loading.describe import describe_model
+from ..media import array_sound, load_picture, open_sound
+from ..production.backend import Backend, Made, ModelFacts, Watch, make_backend
+from ..production.observer import Observer
+from ..production.prepare import Job, require_world
+from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH, VideoRequest
+from ..production.sound_track import SoundTrack
 from ..telemetry import summarise
 from .environment import fingerprint
 
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to time: `warmup` chunks that do not count, then `chunks` that do."""
+    """What to time: `warmup` chunks that do not count, then `chunks` that do; the rest as for a `VideoRequest`."""
 
     model: str | None = None
     device: str = "auto"
@@ -51,6 +51,9 @@ class BenchRequest:
     warmup: int = 2
     seed: int = 9999
     compile: bool = False
+    world_size: int | None = None
+    devices: tuple[int, ...] | None = None
+    attention: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,18 @@ class BenchResult:
     """Times in seconds, memory in bytes.
 
     Attributes:
-        load_seconds: Reading the model.
+        world_size: Processes that compute; 1 is this one where no world was asked for.
+        load_seconds: Starting the processes and reading the model.
         first_frame_seconds: From a picture and sound to the first frames of the first stream, model loaded.
         warm_first_frame_seconds: The same for another stream when everything is warm.
-        stages: Per stage, and for the whole "chunk", count, mean, p50, p95, p99 and max.
+        stages: Per stage, and from one "chunk" to the next, count, mean, p50, p95, p99 and max.
         fps: New frames per second of computing, from the median chunk.
         real_time_factor: Median chunk over the length of its video; below 1 keeps up with playing.
-        peak_rss_bytes: Largest resident set of this process so far.
-        rss_first_bytes, rss_last_bytes: Resident set after the first and after the last timed chunk.
-        rss_growth_per_100_chunks: Slope of the resident set over the timed chunks, robust against single steps of
+        peak_rss_bytes: Largest resident set of a process that computes.
+        rss_first_bytes, rss_last_bytes: Resident sets after the first and after the last timed chunk, all together.
+        rss_growth_per_100_chunks: Slope of the resident sets over the timed chunks, robust against single steps of
             the allocator (see `growth_per_100`); None below `GROWTH_CHUNKS` of them.
-        peak_gpu_bytes: Largest memory torch held on the GPU, None on a CPU.
+        peak_gpu_bytes: Largest memory torch held on the GPU; None on a CPU, and where others compute.
     """
 
     model: str
@@ -80,6 +84,7 @@ class BenchResult:
     steps: int
     device: str
     dtype: str
+    world_size: int
     compiled: bool
     warmup: int
     chunks: int
@@ -114,22 +119,24 @@ def run_bench(request: BenchRequest, progress: Progress | None = None) -> BenchR
             "Time at least one chunk.",
         )
     tell = progress or (lambda what, done, total: None)
+    video = VideoRequest(
+        audio=str(BUNDLED_SPEECH), output=Path(), model=request.model, device=request.device, dtype=request.dtype,
+        compile=request.compile, world_size=request.world_size, devices=request.devices, attention=request.attention,
+    )  # fmt: skip
+    job = _job(video, request)
     tell("loading", 0, 0)
     begun = time.perf_counter()
-    bundle = load_model(request.model, request.device, request.dtype)
-    loaded = time.perf_counter() - begun
-    if request.compile:
-        require_compiler(bundle.device)
-        compile_model(bundle)
-    config = _config(bundle, request)
-    return _measure(bundle, config, request, loaded, tell)
+    with closing(make_backend(video)) as backend:
+        model = backend.load(Watch(Observer()))
+        return _measure(backend, model, job, request, time.perf_counter() - begun, tell)
 
 
-def _config(bundle: ModelBundle, request: BenchRequest) -> StreamConfig:
-    defaults = bundle.defaults
+def _job(video: VideoRequest, request: BenchRequest) -> Job:
+    manifest = describe_model(request.model)
+    defaults = manifest.defaults
     width, height = request.size or (defaults.width, defaults.height)
     steps = defaults.sampler.steps if request.steps is None else request.steps
-    return StreamConfig(
+    config = StreamConfig(
         width=width,
         height=height,
         seed=request.seed,
@@ -139,37 +146,42 @@ def _config(bundle: ModelBundle, request: BenchRequest) -> StreamConfig:
         correction=defaults.correction,
         audio=msgspec.structs.replace(defaults.audio, mode="stream"),
     )
+    if video.world_size is not None:
+        require_world(video.world_size, config)
+    rate = config.geometry.sample_rate
+    sound = array_sound(_endless_speech(rate), rate)
+    return Job(video, manifest, request.dtype, config, load_picture(BUNDLED_PORTRAIT), sound, None)
 
 
 def _measure(
-    bundle: ModelBundle, config: StreamConfig, request: BenchRequest, loaded: float, tell: Progress
+    backend: Backend, model: ModelFacts, job: Job, request: BenchRequest, loaded: float, tell: Progress
 ) -> BenchResult:
-    picture = load_picture(BUNDLED_PORTRAIT)
-    engine = Engine(bundle)
     total = request.warmup + request.chunks
     first_frame, timings, resident = 0.0, [], []
-    begun = time.perf_counter()
-    for done, chunk in enumerate(islice(_endless(engine, config, picture), total), 1):
-        first_frame = first_frame or time.perf_counter() - begun
+    pace = time.perf_counter()
+    for done, made in enumerate(islice(_endless(backend, job), total), 1):
+        seconds, pace = time.perf_counter() - pace, time.perf_counter()
+        first_frame = first_frame or seconds
         tell("warming up" if done <= request.warmup else "timing", done, total)
         if done > request.warmup:
-            timings.append({**chunk.timings, "chunk": sum(chunk.timings.values())})
-            resident.append(_resident())
+            timings.append({**made.timings, "chunk": seconds})
+            resident.append(_resident(backend.worker_pids))
     begun = time.perf_counter()
-    next(_endless(engine, config, picture))
+    next(_endless(backend, job))
     warm_first_frame = time.perf_counter() - begun
-    stages = summarise(timings)
+    stages, config = summarise(timings), job.config
     median, geometry = stages["chunk"]["p50"], config.geometry
     return BenchResult(
-        model=bundle.name,
-        revision=bundle.revision,
+        model=model.name,
+        revision=model.revision,
         width=config.width,
         height=config.height,
         chunk_frames=geometry.frames,
         motion_frames=geometry.motion_frames,
         steps=config.sampler.steps,
-        device=str(bundle.device),
-        dtype=str(bundle.dtype).removeprefix("torch."),
+        device=model.device,
+        dtype=model.dtype,
+        world_size=model.world_size,
         compiled=request.compile,
         warmup=request.warmup,
         chunks=request.chunks,
@@ -179,17 +191,23 @@ def _measure(
         stages=stages,
         fps=geometry.slice_frames / median,
         real_time_factor=median * geometry.fps / geometry.slice_frames,
-        peak_rss_bytes=_peak_resident(),
+        peak_rss_bytes=max(_peak_resident(pid) for pid in backend.worker_pids),
         rss_first_bytes=resident[0],
         rss_last_bytes=resident[-1],
         rss_growth_per_100_chunks=growth_per_100(resident),
-        peak_gpu_bytes=_peak_gpu(bundle.device),
+        peak_gpu_bytes=_peak_gpu(model.device) if request.world_size is None else None,
         environment=fingerprint(),
     )
 
 
-def _endless(engine: Engine, config: StreamConfig, picture: Image.Image) -> Iterator[Any]:
-    return generate(engine, config, picture, _endless_speech(config.geometry.sample_rate))
+def _endless(backend: Backend, job: Job) -> Iterator[Made]:
+    """Chunk after chunk; their sound is let go, as a film would."""
+    geometry = job.config.geometry
+    track = SoundTrack(_endless_speech(geometry.sample_rate))
+    with closing(backend.open(job, track, Watch(Observer()))) as chunks:
+        for made in chunks:
+            track.take((made.first_frame + len(made.frames)) * geometry.samples_per_frame)
+            yield made
 
 
 def _endless_speech(sample_rate: int) -> Iterator[NDArray[np.float32]]:
@@ -200,14 +218,20 @@ def _endless_speech(sample_rate: int) -> Iterator[NDArray[np.float32]]:
         yield from blocks
 
 
-def _resident() -> int:
-    return int(psutil.Process().memory_info().rss)
+def _resident(pids: Sequence[int]) -> int:
+    return sum(int(psutil.Process(pid).memory_info().rss) for pid in pids)
 
 
-def _peak_resident() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts kibibytes, macOS bytes.
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+def _peak_resident(pid: int) -> int:
+    """Largest resident set of a process so far; of this one where the system tells no other's."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            peak = next(line for line in file if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
+    except (OSError, StopIteration):
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Linux counts kibibytes, macOS bytes.
+        return int(own if sys.platform == "darwin" else own * 1024)
 
 
 def growth_per_100(resident: Sequence[int]) -> float | None:
@@ -225,5 +249,9 @@ def growth_per_100(resident: Sequence[int]) -> float | None:
     return float(np.median((points[second] - points[first]) / (second - first))) * 100 / block
 
 
-def _peak_gpu(device: torch.device) -> int | None:
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+def _peak_gpu(device: str) -> int | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(device))

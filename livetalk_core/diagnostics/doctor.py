@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -64,7 +65,7 @@ def diagnose(models: Sequence[Path] = (), timing: bool = True) -> Diagnosis:
         timing: Load the embedded model and time a few chunks; takes some seconds.
     """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, _torch, _processor, _graphics, _libraries, _codecs, _programs, _optional, _memory_and_disk,
+        _python, _torch, _processor, _graphics, _libraries, _codecs, _programs, _optional, _daemon, _memory_and_disk,
     )  # fmt: skip
     findings = [finding for check in checks for finding in _guarded(check)]
     findings += [finding for folder in models for finding in _models(folder)]
@@ -176,14 +177,32 @@ def _programs() -> Iterator[Finding]:
 def _optional() -> Iterator[Finding]:
     found = library_version("xfuser")
     if found:
-        yield Finding("xfuser", "ok", f"{found} (not used yet: one process)")
+        yield Finding("xfuser", "ok", f"{found} (for ranks on GPUs, where it agrees with torch)")
     else:
-        yield Finding("xfuser", "note", "not installed", "Nothing to do: one process does not need it.")
+        fix = "Nothing to do: ranks then share attention by torch alone."
+        yield Finding("xfuser", "note", "not installed", fix)
     if find_spec("comfy") is not None:
         yield Finding("ComfyUI", "ok", "found in this environment")
     else:
         fix = "Nothing to do: the command line does not need it."
         yield Finding("ComfyUI", "note", "not in this environment", fix)
+
+
+def _daemon() -> Iterator[Finding]:
+    from ..daemon.registry import running_daemons
+    from ..daemon.runtime_dir import base_directory
+
+    if not sys.platform.startswith("linux"):
+        fix = "Nothing to do: one process makes the same videos."
+        yield Finding("daemon", "note", f"several ranks need Linux, this is {platform.system()}", fix)
+        return
+    try:
+        daemons = running_daemons()
+    except LiveTalkError as error:
+        yield Finding("daemon", "problem", error.message, error.hint)
+        return
+    running = ", ".join(f"{each.name} ({each.config.model or 'embedded'})" for each in daemons) or "none runs"
+    yield Finding("daemon", "ok", f"{running}; folder for sockets {base_directory()} is private")
 
 
 def _memory_and_disk() -> Iterator[Finding]:

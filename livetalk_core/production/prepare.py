@@ -83,7 +83,7 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
     if saved is not None:
         saved.identity.require_same(replace(saved.identity, config=config))
     if request.world_size is not None:
-        _require_world(request.world_size, config)
+        require_world(request.world_size, config)
     dtype = _dtype_name(request, saved)
     device, _ = settled_device(request.device, dtype)
     if request.compile:
@@ -97,7 +97,7 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
     return Job(request, manifest, dtype, config, picture, sound, saved)
 
 
-def _require_world(world: int, config: StreamConfig) -> None:
+def require_world(world: int, config: StreamConfig) -> None:
     """Refuse ranks that would have nothing to do, before any is started."""
     _require(1 <= world <= MAX_WORLD, "world_size", world, f"1 to {MAX_WORLD}")
     geometry = config.geometry

@@ -184,6 +184,8 @@ def test_generate_joins_a_daemon_that_was_started(root: Path, tiny_model_folder:
     for _ in range(2):
         made = livetalk("generate", "--audio", wav, "--out", tmp_path / "a.mkv", *which, "--json").json
         assert made["worker_pids"] == [rank["pid"] for rank in started["ranks"]]
+    timed = livetalk("bench", *which, "--size", "64x64", "--chunks", 2, "--warmup", 0, "--json").json
+    assert timed["world_size"] == 2 and timed["stages"]["chunk"]["count"] == 2 and timed["peak_rss_bytes"] > 10**8
     os.kill(started["ranks"][1]["pid"], signal.SIGKILL)
     wait_until(lambda: running_daemons()[0].stats().restarts == 1, 20, "the death was noticed")
     after = livetalk("generate", "--audio", wav, "--out", tmp_path / "a.mkv", *which, "--json").json

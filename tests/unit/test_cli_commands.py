@@ -44,7 +44,7 @@ def test_help_and_version_are_light_and_complete() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=90)
     assert done.returncode == 0, done.stderr
     assert f"livetalk {__version__}" in done.stdout
-    for command in ("generate", "demo", "doctor", "bench", "convert", "conformance", "version"):
+    for command in ("generate", "demo", "doctor", "bench", "convert", "conformance", "version", "daemon"):
         assert f" {command} " in done.stdout
 
 
@@ -57,6 +57,25 @@ def test_every_option_explains_itself(command: str) -> None:
         if parameter.param_type_name == "option":
             assert parameter.help, f"{command} {parameter.name}"
     assert livetalk(command, "--help").code == 0
+
+
+@pytest.mark.parametrize("command", ["start", "status", "stop", "logs"])
+def test_every_option_of_daemon_explains_itself(command: str) -> None:
+    click_command = typer.main.get_command(app).commands["daemon"].commands[command]  # type: ignore[attr-defined]
+    assert click_command.help
+    for parameter in click_command.params:
+        assert parameter.help, f"daemon {command} {parameter.name}"
+    assert livetalk("daemon", command, "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "world", "says"),
+    [("0,x", 2, "numbers of GPUs"), ("0", 2, "one GPU for each rank"), ("1,1", 2, "each once"), ("0", None, "no --w")],
+)
+def test_devices_are_one_for_each_rank(tmp_path: Path, devices: str, world: int | None, says: str) -> None:
+    ranks = () if world is None else ("--world-size", world)
+    outcome = livetalk("generate", "--audio", "a.wav", "--out", tmp_path / "a.mp4", "--devices", devices, *ranks)
+    assert outcome.code == 2 and says in outcome.stderr
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the lip measure is not trained yet")
