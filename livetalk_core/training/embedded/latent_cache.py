@@ -35,9 +35,6 @@ CONTEXT = 2
 _STARTS = tuple(k * _GEOMETRY.slice_frames for k in range(CHUNKS))
 FEATURE_ROWS = _GEOMETRY.frames + CONTEXT
 """Newest rows of the audio window that the windows of a chunk read (the right end is clamped)."""
-LEAD_SAMPLES = 160
-"""How long before their sound lips move. espeak-ng reports its phonemes late: by its times, lips would come 10 ms after
-those of other synthesisers."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,6 @@ def _mean(vae: WanVideoVAE, video: Tensor) -> Tensor:
 def sound_features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor:
     """Newest features of both chunks of a clip's sound, bfloat16 [2,35,layers,channels]."""
     per_frame, length = _GEOMETRY.samples_per_frame, _GEOMETRY.window_samples
-    samples = np.pad(samples, (LEAD_SAMPLES, 0))[:-LEAD_SAMPLES]
     windows = np.stack([samples[s * per_frame : s * per_frame + length] for s in _STARTS]).astype(np.float32)
     features = audio_features(audio, normalise(torch.from_numpy(windows)), _GEOMETRY.window_frames)
     return features[:, -FEATURE_ROWS:].bfloat16()

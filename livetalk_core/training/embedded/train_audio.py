@@ -191,6 +191,8 @@ class AudioTrainer:
     def train_step(self, progress: float) -> float:
         """One optimiser step at `progress` (0..1) of the schedule; returns the loss."""
         rng = np.random.default_rng([self.config.seed, self.step])
+        # Dropout, too, follows from the step, so that a resumed run equals an uninterrupted one.
+        torch.manual_seed(int(rng.integers(2**63)))
         rate = self.config.learning_rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = rate * min(1.0, (self.step + 1) / self.config.warm_up_steps)

@@ -13,6 +13,8 @@ from .bank import SAMPLES_PER_FRAME, SpeechBank
 SILENT_CLIPS_SHARE: Final = 0.04
 LEADING_SILENCE_SHARE: Final = 0.30
 _LONGEST_LEAD_FRAMES = 175
+_LATE_SAMPLES: Final = 160
+"""How late espeak-ng reports its phonemes: by its times, lips would come 10 ms after those of other synthesisers."""
 
 
 def compose(
@@ -23,6 +25,7 @@ def compose(
     Utterances of the bank follow each other with exponential pauses, the first one cut at a random place.
     Then a gain of -14..+8 dB, at times another frequency response and noise at -70..-30 dB. Some clips are
     silent; some begin with up to 7 s of exact zeros, as the window of a stream that has just started does.
+    The sound comes 10 ms later than the utterances' own mouth tracks have it.
 
     Returns: samples [frames * 640] float32 at 16 kHz, mouth [frames, 4] float32.
     """
@@ -37,7 +40,8 @@ def compose(
         lead = int(rng.integers(1, max(2, min(_LONGEST_LEAD_FRAMES, frames - 20))))
         samples[: lead * SAMPLES_PER_FRAME] = 0.0
         mouth[:lead] = 0.0
-    return np.clip(samples, -1.0, 1.0).astype(np.float32), mouth
+    late = np.pad(samples, (_LATE_SAMPLES, 0))[: len(samples)]
+    return np.clip(late, -1.0, 1.0).astype(np.float32), mouth
 
 
 def _string_together(
