@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load
 from torch import Tensor
 
 from ..config import StreamConfig, decode_config
@@ -130,12 +131,14 @@ class ModelRankEngine:
         )  # fmt: skip
         if context.ring is not None:
             context.finish_frames(chunk.frames.shape, chunk.first_frame)
-        state = stream.state
-        self._require_same_state(state, latents)
+        state = stream.state.to_bytes()
+        # Motion latents alone would not do: they are put together from all ranks' tiles, the same everywhere.
+        compared = [*latents, *(tensor for _, tensor in sorted(load(state).items()))]
+        numbers = [stream.state.chunk, stream.state.samples, int(stream.state.ended)]
+        require_agreement(self._model.groups, f"state after chunk {command.chunk}", numbers, compared)
         if self._config.compile:
             self._compiled.add(_shape(config))
-        data = b"" if context.ring is None else state.to_bytes()
-        return Result(data, state.ended, chunk.timings, chunk.stats)
+        return Result(state, stream.state.ended, chunk.timings, chunk.stats)
 
     def _decode(self, decoding: LatentDecoding, context: RunContext) -> Result:
         number = context.command.chunk
@@ -170,13 +173,6 @@ class ModelRankEngine:
         """Wait for what is queued: only what is done counts as progress, and nothing runs ahead of a cancellation."""
         if self._model.groups.device.type == "cuda":
             torch.cuda.synchronize(self._model.groups.device)
-
-    def _require_same_state(self, state: StreamState, latents: list[Tensor]) -> None:
-        """Motion latents alone would not do: they are put together from all ranks' tiles, the same everywhere."""
-        assert state.motion is not None
-        tensors = [*latents, state.motion, torch.from_numpy(state.ring.samples)]
-        numbers = [state.chunk, state.samples, int(state.ended)]
-        require_agreement(self._model.groups, f"state after chunk {state.chunk - 1}", numbers, tensors)
 
     def _require_same_noise(self, stream: Stream) -> None:
         constants, state = stream.constants, stream.state
