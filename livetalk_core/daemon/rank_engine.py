@@ -43,11 +43,13 @@ class ModelRankEngine:
         self._decodings: dict[int, LatentDecoding] = {}
         self._compiled: set[tuple[int, int, int]] = set()
         self._model: RankModel
+        self._engine: Engine | None
 
     def load(self) -> ModelInfo:
         """Meet the other ranks and load the model."""
         self._groups = self._groups or self._life.enter_context(meet_ranks(self._config))
         self._model = load_rank_model(self._config, self._groups)
+        self._engine = None if self._model.bundle is None else Engine(self._model.bundle)
         return self._model.info
 
     def encode(self, command: Encode) -> int:
@@ -111,12 +113,12 @@ class ModelRankEngine:
 
     def engine(self) -> Engine:
         """What streams are opened on; ConfigError where only a VAE is loaded."""
-        if self._model.bundle is None:
+        if self._engine is None:
             raise ConfigError(
                 f"Only the VAE {self._model.info.name} is loaded: it decodes latents and makes no streams.",
                 "Load a model folder.", setting="model",
             )  # fmt: skip
-        return Engine(self._model.bundle)
+        return self._engine
 
     def _step(self, stream: Stream, context: RunContext) -> Result:
         command, config = context.command, stream.constants.config

@@ -20,6 +20,7 @@ from ..models.wav2vec2 import audio_features, normalise
 from ..retrospective import Appearance, ColorReference, appearance, color_reference
 from ..sampling import NoiseSource, timesteps
 from .condition_image import condition_image
+from .conditions import ConditionCache, Conditions
 from .state import StreamIdentity, digest
 
 
@@ -84,6 +85,7 @@ def stream_constants(
     clip: EncodedClip | None = None,
     context: Tensor | None = None,
     clip_features: Tensor | None = None,
+    cache: ConditionCache | None = None,
 ) -> StreamConstants:
     """Compute the constants of a stream (spec: session setup).
 
@@ -95,6 +97,7 @@ def stream_constants(
         clip: Encoded sound; needed in whole mode, refused in stream mode.
         context: Text features [1,L,text_dim] in place of encoding the prompt.
         clip_features: Image features [1,n,clip_dim] in place of encoding the picture.
+        cache: Of this model: a stream with the picture and prompt of the one before costs little.
 
     Raises:
         ConfigError: settings that this model cannot follow.
@@ -117,10 +120,11 @@ def stream_constants(
         digest(pixels, *overrides), clip.digest if clip else "",
     )  # fmt: skip
     pixels = pixels.to(bundle.device)
-    context = _text_context(bundle, config.prompt) if context is None else context
-    if clip_features is None:
-        clip_features = image_features(bundle.image_encoder, pixels[:, :, 0])
-    y = reference_latents(bundle, pixels, config.geometry)
+    key = (identity.conditions, config.prompt, config.geometry, context is None, clip_features is None)
+    conditions = (cache or ConditionCache()).get(
+        repr(key), lambda: _conditions(bundle, config, pixels, context, clip_features)
+    )
+    y = conditions.y
     return StreamConstants(
         bundle=bundle,
         config=config,
@@ -128,7 +132,7 @@ def stream_constants(
         audio=audio_encoder(bundle, config),
         clip=clip,
         y=y,
-        conditioning=bundle.transformer.encode_stream(*(_on(bundle, t) for t in (context, clip_features))),
+        conditioning=conditions.conditioning,
         # The causal encoder codes the first frame as a picture of its own: this is the reference alone.
         first_motion=y[:, config.geometry.temporal_stride :, :1],
         color=color_reference(pixels),
@@ -137,6 +141,16 @@ def stream_constants(
         picture=pixels,
         identity=identity,
     )
+
+
+def _conditions(
+    bundle: ModelBundle, config: StreamConfig, pixels: Tensor, context: Tensor | None, clip_features: Tensor | None
+) -> Conditions:
+    context = _text_context(bundle, config.prompt) if context is None else context
+    if clip_features is None:
+        clip_features = image_features(bundle.image_encoder, pixels[:, :, 0])
+    given = (_on(bundle, tensor) for tensor in (context, clip_features))
+    return Conditions(reference_latents(bundle, pixels, config.geometry), bundle.transformer.encode_stream(*given))
 
 
 def reference_latents(bundle: ModelBundle, picture: Tensor, geometry: ChunkGeometry) -> Tensor:

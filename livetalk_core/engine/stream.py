@@ -14,6 +14,7 @@ from ..config import StreamConfig
 from ..errors import AudioError, StateError
 from ..models.bundle import ModelBundle
 from ..sampling import NoiseSource, PhiloxNoise
+from .conditions import ConditionCache
 from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
 from .state import StreamIdentity, StreamState, digest
 from .step import Chunk, FrameTarget, Progress, Trace, step
@@ -30,6 +31,7 @@ class Engine:
     def __init__(self, bundle: ModelBundle, noise: NoiseSource | None = None) -> None:
         self.bundle = bundle
         self._noise = noise
+        self._conditions = ConditionCache()
 
     @torch.no_grad()
     def encode_whole(self, samples: NDArray[np.floating], config: StreamConfig) -> EncodedClip:
@@ -85,7 +87,9 @@ class Engine:
             StateError: the state belongs to another model, picture, sound or other settings.
         """
         noise = PhiloxNoise(config.seed) if self._noise is None else self._noise
-        constants = stream_constants(self.bundle, config, picture, noise, clip, context, clip_features)
+        constants = stream_constants(
+            self.bundle, config, picture, noise, clip, context, clip_features, self._conditions
+        )
         return Stream(constants, state)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from livetalk_core import telemetry
 from livetalk_core.config import AudioConfig, ChunkGeometry
-from livetalk_core.engine import Chunk, Engine, StreamState, generate, step
+from livetalk_core.engine import Chunk, Engine, StreamState, constants, generate, step
 from livetalk_core.engine.step import STAGES, to_uint8
 from livetalk_core.errors import AudioError, ConfigError, NumericalError, StateError
 from livetalk_core.sampling import PhiloxNoise
@@ -250,6 +250,25 @@ def test_a_prompt_that_the_model_cannot_use_is_reported(engine: Engine) -> None:
         engine.open_stream(stream_config(), picture())
         engine.open_stream(stream_config(prompt="A smiling person."), picture())
     assert [(event.name, event.level) for event in events] == [("prompt_ignored", logging.WARNING)]
+
+
+def test_second_stream_of_a_picture_costs_little_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, computed = Engine(tiny_bundle()), []
+    real = constants.reference_latents
+    monkeypatch.setattr(constants, "reference_latents", lambda *given: computed.append(1) or real(*given))
+    first = engine.open_stream(stream_config(), picture())
+    again = engine.open_stream(stream_config(seed=6), picture())
+    assert len(computed) == 1 and again.constants.y is first.constants.y
+    for other in (
+        {"config": stream_config(prompt="x"), "picture": picture()},
+        {"config": stream_config(), "picture": picture(1)},
+        {"config": stream_config(width=64), "picture": picture()},
+        {"config": stream_config(), "picture": picture(), "clip_features": torch.zeros(1, 5, 16)},
+    ):
+        engine.open_stream(**other)
+    assert len(computed) == 5
+    fresh = engine.open_stream(stream_config(), picture())
+    assert len(computed) == 6 and np.array_equal(first.step(speech(SLICE)).frames, fresh.step(speech(SLICE)).frames)
 
 
 def test_given_text_and_image_features_take_the_place_of_the_encoders(engine: Engine) -> None:
