@@ -15,12 +15,14 @@ from .parsing import (
     DEVICE_HELP,
     DEVICES_HELP,
     DTYPE_HELP,
+    HOSTS_HELP,
     MODEL_HELP,
     SEED_HELP,
     SIZE_HELP,
     model_name,
     parse_devices,
     parse_size,
+    read_hosts,
 )
 
 if TYPE_CHECKING:
@@ -125,6 +127,7 @@ def generate(
     attention: Annotated[
         str, typer.Option(help=ATTENTION_HELP, rich_help_panel=_RANKS)
     ] = "auto",
+    hosts: Annotated[Path | None, typer.Option(help=HOSTS_HELP, rich_help_panel=_RANKS)] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON on standard output.", rich_help_panel=_RUN)
     ] = False,
@@ -143,9 +146,13 @@ def generate(
 
       livetalk generate --audio talk.wav --out talk.mp4 --model models/SoulX-FlashTalk-14B --world-size 8
     """
+    from ..daemon.daemon_config import DaemonConfig
     from ..production import VideoRequest, produce
     from .progress import ProgressLine
 
+    several = read_hosts(hosts, world_size)
+    if several is not None:
+        world_size = several.world
     request = VideoRequest(
         audio=audio,
         output=out,
@@ -168,6 +175,7 @@ def generate(
         world_size=world_size,
         devices=parse_devices(devices, world_size),
         attention=attention,
+        daemon=None if several is None else DaemonConfig(world_size=several.world, hosts=several),
     )
     with ProgressLine(quiet=as_json) as progress:
         made = produce(request, progress)

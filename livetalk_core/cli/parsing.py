@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..config import decode_config
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..daemon.hosts import Hosts
 
 MODEL_HELP = "Model folder; 'embedded' is the small one in the package."
 DEVICE_HELP = "auto, cpu, cuda or cuda:N."
 DTYPE_HELP = "Number format: auto (bf16 where the hardware has it), fp32 or bf16."
 DEVICES_HELP = "GPUs of the ranks, one for each, such as 0,1,2,3."
 ATTENTION_HELP = "How ranks share attention: auto, torch or xfuser; or the attention kernel of a rank, such as flash."
+HOSTS_HELP = (
+    'Spread the ranks over several hosts of a trusted network: a JSON file such as {"nodes": 2, "ranks_per_node": 8,'
+    ' "master": "10.0.0.1", "interface": "eth0"}.'
+)
 SIZE_HELP = "Width x height in pixels, such as 448x768; multiples of 16."
 SEED_HELP = "Same seed, same frames."
 JSON_HELP = "Print JSON on standard output."
@@ -45,6 +55,28 @@ def parse_devices(text: str | None, world_size: int | None) -> tuple[int, ...] |
         ranks = "no --world-size" if world_size is None else f"--world-size {world_size}"
         raise ConfigError(f"--devices is {text!r} with {ranks}.", "Name one GPU for each rank, each once.")
     return devices
+
+
+def read_hosts(path: Path | None, world_size: int | None) -> Hosts | None:
+    """The hosts that a file describes.
+
+    Raises:
+        ConfigError: no such file, not of this form, or another number of ranks than asked for.
+    """
+    if path is None:
+        return None
+    from ..daemon.hosts import Hosts
+
+    try:
+        hosts = decode_config(Hosts, path.read_bytes(), str(path))
+    except OSError as error:
+        raise ConfigError(f"--hosts {path} cannot be read ({error.strerror}).", "Check the path.") from error
+    if world_size not in (None, hosts.world):
+        raise ConfigError(
+            f"--world-size is {world_size}, {path} has {hosts.nodes} hosts x {hosts.ranks_per_node} ranks.",
+            f"Leave --world-size out, or say {hosts.world}.",
+        )
+    return hosts
 
 
 def model_name(text: str) -> str | None:

@@ -50,16 +50,15 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
         device = ",".join(f"cuda:{number}" for number in request.devices)
     elif request.device == "auto":
         device = device.partition(":")[0]  # each rank its own
-    world = request.world_size or 1
+    world, given = request.world_size or 1, request.daemon or DaemonConfig()
     if device.startswith("cuda"):
         # Late: with torch, which GPUs need anyhow.
         from ..daemon.rank_model import rank_device
 
-        rank_device(device, 0, world)
+        rank_device(device, 0, world if given.hosts is None else given.hosts.ranks_per_node)
     model = request.model
     if model is not None and not model.startswith(RANDOM_PREFIX):
         model = str(Path(model).absolute())
-    given = request.daemon or DaemonConfig()
     return msgspec.structs.replace(
         given, model=model, device=device, dtype=number_format, compile=request.compile,
         world_size=world, attention=request.attention,

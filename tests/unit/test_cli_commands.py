@@ -124,6 +124,17 @@ def test_convert_shows_the_hash_of_a_file_it_does_not_know(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["some.pth"]
 
 
+def test_hosts_are_read_from_a_file(tmp_path: Path) -> None:
+    hosts, out = tmp_path / "hosts.json", tmp_path / "a.mp4"
+    command = ("generate", "--audio", "a.wav", "--out", out, "--hosts", hosts)
+    assert "cannot be read" in livetalk(*command).stderr
+    hosts.write_text('{"nodes": 2, "ranks_per_node": 2, "master": "10.0.0.1", "interface": "eth0", "speed": 1}')
+    assert "unknown field `speed`" in livetalk(*command).stderr
+    hosts.write_text('{"nodes": 2, "ranks_per_node": 2, "master": "10.0.0.1", "interface": "eth0"}')
+    outcome = livetalk(*command, "--world-size", 2)
+    assert outcome.code == 2 and "2 hosts x 2 ranks" in outcome.stderr and "say 4" in outcome.stderr
+
+
 def test_doctor_finds_good_and_broken_models(tiny_model_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model_folder, tmp_path / "good")
     good = livetalk("doctor", "--no-timing", "--json", tmp_path)
