@@ -24,6 +24,8 @@ from .raw import Box, Frames, RawClip, Skipped, clip_frames, clip_samples, sourc
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 _SILENCE = 1e-3
 _REFERENCE_RADIUS = 33
+_LOOKS = 4
+"""The background is looked at once a second, but at least so often per clip."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class VideoSource:
         while len(window) >= length and len(window) + len(before) > length:
             clip, after = window[:length], window[length:]
             name = f"{group}@{start}"
-            if background_similarity(clip[:: self.geometry.fps]) < self.options.still_background:
+            if background_similarity(clip[:: max(1, min(self.geometry.fps, length // _LOOKS))]) < self.options.still_background:
                 yield Skipped(name, "background moves")
             else:
                 around = [*before, *after]
