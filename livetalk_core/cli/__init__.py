@@ -12,6 +12,7 @@ from .convert import convert
 from .daemon import daemon_app
 from .demo import demo
 from .doctor import doctor
+from .evaluate import evaluate
 from .generate import generate
 from .plan import plan
 from .train import train
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (generate, demo, doctor, bench, plan, convert, conformance, version):
+for _command in (generate, demo, doctor, bench, evaluate, plan, convert, conformance, version):
     app.command()(_command)
 app.add_typer(daemon_app)
 app.add_typer(train)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
     from .fragments import FragmentWriter
     from .pictures import as_portrait, cover_and_crop, decode_picture, fit_size, load_picture
-    from .plots import curves_plot, mouth_plot
+    from .plots import curves_plot, mouth_plot, panels_plot
     from .resample import Resampler
     from .sheet import ContactSheet, contact_sheet
     from .sound_reader import SoundInfo, SoundReader, array_sound, open_sound, probe_sound
@@ -43,6 +43,7 @@ __all__ = [
     "loudness_envelope",
     "mouth_plot",
     "open_sound",
+    "panels_plot",
     "probe_sound",
     "probe_video",
     "read_video",
@@ -55,7 +56,7 @@ _MODULES = {
     "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
     "fragments": ("FragmentWriter",),
     "pictures": ("as_portrait", "cover_and_crop", "decode_picture", "fit_size", "load_picture"),
-    "plots": ("curves_plot", "mouth_plot"),
+    "plots": ("curves_plot", "mouth_plot", "panels_plot"),
     "resample": ("Resampler",),
     "sheet": ("ContactSheet", "contact_sheet"),
     "sound_reader": ("SoundInfo", "SoundReader", "array_sound", "open_sound", "probe_sound"),

@@ -132,6 +132,38 @@ def curves_plot(
     return _save(figure, path)
 
 
+def panels_plot(
+    panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    path: str | os.PathLike[str],
+    title: str,
+    note: str = "",
+    x_label: str = "seconds",
+) -> Path:
+    """Draw named curves in panels below each other over one horizontal axis, into a PNG.
+
+    Args:
+        panels: Title of a panel -> name of a curve -> (x [n], y [n]).
+        path: The PNG to write.
+        title, note, x_label: Texts.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    figure, axes = _stacked_figure(len(panels))
+    figure.subplots_adjust(left=0.06, hspace=0.42)
+    for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+        _dress(axis)
+        for number, (label, (x, y)) in enumerate(curves.items()):
+            color = PALETTE[number % len(PALETTE)]
+            marker = "." if np.size(x) < 3 else ""
+            axis.plot(np.asarray(x), np.asarray(y), color=color, lw=1.8, label=label, marker=marker)
+        axis.set_title(name, loc="left", fontsize=11, color=_INK)
+        axis.margins(x=0.01, y=0.15)
+    _head(figure, axes, title, note)
+    axes[-1].set_xlabel(x_label, color=_FAINT)
+    return _save(figure, path)
+
+
 def _stacked_figure(rows: int) -> tuple[Figure, list[Any]]:
     """A figure with `rows` wide axes below each other and fixed margins for head and labels, in inches."""
     width, height = 12.0, 1.35 + 1.95 * rows

@@ -21,7 +21,8 @@ def test_two_ranks_have_the_losses_of_one(stage: str) -> None:
         for ours, theirs in zip(rank["values"], alone["values"], strict=True):
             assert ours.keys() == theirs.keys()
             assert all(abs(ours[name] - theirs[name]) <= 1e-5 * max(1.0, abs(theirs[name])) for name in ours)
-        assert rank["norms"] == pytest.approx(alone["norms"], rel=1e-5)
+        # Adam divides by small numbers: weights agree less closely than losses.
+        assert rank["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert alone["values"][0] != alone["values"][-1]
 
 

@@ -97,7 +97,8 @@ class VideoSource:
         while len(window) >= length and len(window) + len(before) > length:
             clip, after = window[:length], window[length:]
             name = f"{group}@{start}"
-            if background_similarity(clip[:: max(1, min(self.geometry.fps, length // _LOOKS))]) < self.options.still_background:
+            looks = clip[:: max(1, min(self.geometry.fps, length // _LOOKS))]
+            if background_similarity(looks) < self.options.still_background:
                 yield Skipped(name, "background moves")
             else:
                 around = [*before, *after]
