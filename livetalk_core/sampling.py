@@ -24,6 +24,9 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[int], Tensor]
 """Number of the draw (1, 2, ...) -> float32 normals of the latents' shape, on their device."""
 
+StepStart = Callable[[int], None]
+"""Called with the number of the step that would begin; may raise to leave."""
+
 StepObserver = Callable[[int, Tensor, Tensor], None]
 """(step, latents given to the model, velocity it returned)."""
 
@@ -121,7 +124,7 @@ def sample(
     mask: Tensor,
     draw: Draw,
     observe: StepObserver | None = None,
-    before: Callable[[int], None] | None = None,
+    before: StepStart | None = None,
 ) -> Tensor:
     """Run the few-step sampler.
 
@@ -133,7 +136,7 @@ def sample(
         mask: Which latent frames are known, bool [T].
         draw: Noise added after step i-1, by number i.
         observe: Sees every step.
-        before: Called with the number of the step that would begin; may raise to leave.
+        before: Sees the beginning of every step.
 
     Returns:
         Clean latents, float32 [B,C,T,h,w].

@@ -18,7 +18,7 @@ from ..models.encoders import encode_text, image_features
 from ..models.transformer import StreamConditioning
 from ..models.wav2vec2 import audio_features, normalise
 from ..retrospective import Appearance, ColorReference, appearance, color_reference
-from ..sampling import NoiseSource, timesteps
+from ..sampling import NoiseSource, Velocity, timesteps
 from .condition_image import condition_image
 from .conditions import ConditionCache, Conditions
 from .state import StreamIdentity, digest
@@ -74,6 +74,22 @@ class StreamConstants:
     levels: Tensor
     picture: Tensor
     identity: StreamIdentity
+
+    def velocity(self, windows: Tensor, y: Tensor) -> Velocity:
+        """The model as the sampler calls it.
+
+        Args:
+            windows: Audio windows [1,F,2*context+1,layers,channels] of T latent frames.
+            y: Mask and reference latents [1,20,T,h,w].
+        """
+        transformer = self.bundle.transformer
+        audio = transformer.encode_audio(windows)
+
+        def velocity(latents: Tensor, level: Tensor) -> Tensor:
+            result: Tensor = transformer(latents, y, level, self.conditioning, audio)
+            return result
+
+        return velocity
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -18,9 +19,11 @@ from torch import Tensor
 from ..audio import AudioRing
 from ..config import StreamConfig
 from ..errors import StateError
+from ..retrospective import Appearance
 
 _FORMAT, _VERSION = "livetalk-state", 1
 _MAX_BYTES = 64 * 2**20
+_ANCHOR = "anchor_"
 _START_OVER = "Start the video from the beginning, or resume with the state file that belongs to it."
 
 
@@ -72,6 +75,9 @@ class StreamState:
         ended: The sound is over; no chunk follows.
         motion: Motion latents [1,16,m,h,w] for the next chunk; None before the first.
         ring: The sliding audio window; empty in whole mode.
+        history: Motion latents of earlier chunk borders [1,16,n*m,h,w], oldest first, for re-anchoring; None where
+            the settings need none.
+        anchor: What the first chunk looked like, where drift is measured against that.
     """
 
     identity: StreamIdentity
@@ -80,12 +86,19 @@ class StreamState:
     ended: bool
     motion: Tensor | None
     ring: AudioRing
+    history: Tensor | None = None
+    anchor: Appearance | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the state by name, where they lie."""
+        optional = {"motion": self.motion, "history": self.history}
+        anchor = {} if self.anchor is None else {_ANCHOR + name: value for name, value in vars(self.anchor).items()}
+        present = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        return {"ring": torch.from_numpy(self.ring.samples), **present, **anchor}
 
     def to_bytes(self) -> bytes:
         """The state as a safetensors file."""
-        tensors = {"ring": torch.from_numpy(self.ring.samples)}
-        if self.motion is not None:
-            tensors["motion"] = self.motion.cpu().contiguous()
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
         fields = {
             "identity": msgspec.to_builtins(self.identity),
             "chunk": self.chunk,
@@ -108,17 +121,18 @@ class StreamState:
             fields = msgspec.convert(json.loads(_metadata(data)["state"]), _Fields, strict=True)
             tensors = load_tensors(data)
             ring = tensors.pop("ring").numpy()
-            motion = tensors.pop("motion", None)
+            latents = {name: tensors.pop(name, None) for name in ("motion", "history")}
+            anchor = _pop_anchor(tensors)
         except StateError:
             raise
         except Exception as error:  # the readers raise their own kinds for damaged bytes
             raise StateError(f"The state cannot be read ({error}).", _START_OVER) from error
-        _check(fields, ring, motion, tensors)
-        state = cls(
-            fields.identity, fields.chunk, fields.samples, fields.ended,
-            None if motion is None else motion.to(device), AudioRing(ring),
+        _check(fields, ring, latents, anchor, tensors)
+        motion, history = (None if tensor is None else tensor.to(device) for tensor in latents.values())
+        return cls(
+            fields.identity, fields.chunk, fields.samples, fields.ended, motion, AudioRing(ring), history,
+            None if anchor is None else anchor.to(device),
         )  # fmt: skip
-        return state
 
 
 class _Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,22 +167,41 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _check(fields: _Fields, ring: Any, motion: Tensor | None, rest: dict[str, Tensor]) -> None:
+def _pop_anchor(tensors: dict[str, Tensor]) -> Appearance | None:
+    """Take the anchor out of a state's tensors; KeyError if it is there in part."""
+    if not any(name.startswith(_ANCHOR) for name in tensors):
+        return None
+    return Appearance(**{field.name: tensors.pop(_ANCHOR + field.name) for field in dataclasses.fields(Appearance)})
+
+
+def _check(
+    fields: _Fields,
+    ring: Any,
+    latents: dict[str, Tensor | None],
+    anchor: Appearance | None,
+    rest: dict[str, Tensor],
+) -> None:
     """Refuse values that no stream can have."""
+    motion, history = latents["motion"], latents["history"]
     problems = {
         f"chunk {fields.chunk}": fields.chunk < 0,
         f"{fields.samples} samples": fields.samples < 0,
         f"unknown tensors {sorted(rest)}": bool(rest),
         f"a sound window of type {ring.dtype}": ring.dtype != np.float32 or ring.ndim != 1,
         "motion latents before the first chunk, or none after it": (motion is None) != (fields.chunk == 0),
+        "a history before the first chunk": history is not None and fields.chunk == 0,
     }
     if not any(problems.values()):
         problems["samples that are not finite"] = not np.isfinite(ring).all()
-        finite = motion is None or bool(motion.isfinite().all())
-        problems["motion latents that are not finite"] = not finite
+        problems["motion latents that are not finite"] = not _finite(motion, history)
+        problems["an anchor that is not finite"] = anchor is not None and not _finite(*vars(anchor).values())
     for problem, present in problems.items():
         if present:
             raise StateError(f"The state holds {problem}.", _START_OVER)
+
+
+def _finite(*tensors: Tensor | None) -> bool:
+    return all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,15 +14,16 @@ from torch import Tensor
 from ..audio import check_samples
 from ..chunking import ChunkSpan, chunk_span, total_frames
 from ..errors import AudioError, NumericalError, StateError
-from ..retrospective import Drift, match_color, measure_drift, motion_latents
+from ..retrospective import appearance, match_color, measure_drift, motion_latents
 from ..sampling import motion_buffer, sample
 from ..telemetry import StageTimer
 from .constants import StreamConstants
+from .reanchor import last_borders, next_history, reanchor
 from .state import StreamState
 
 Trace = Callable[[str, Tensor], None]
 """Sees intermediate results by name: motion_latents_in, step{i}.latent_in, step{i}.model_out, latent_final,
-decoded, motion_latents_next, video."""
+decoded, motion_latents_next, video, motion_latents_reanchored."""
 
 Phase = Literal["audio", "step", "decode", "finish"]
 Progress = Callable[[Phase, int, int], None]
@@ -34,6 +35,7 @@ FrameTarget = Callable[[tuple[int, ...]], "NDArray[np.uint8] | None"]
 """Shape [F,H,W,3] -> the memory that the frames are to be written to; None where nobody wants them."""
 
 STAGES = ("audio", "denoise", "decode", "correct", "encode")
+"""Timed in every chunk; "reanchor" is added where that was done."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Chunk:
         first_frame: Number of its first frame within the stream: its presentation time in frames.
         frames: uint8 [F,H,W,3].
         timings: Seconds per stage.
-        stats: Measurements of the chunk: `peak_latent`, and `drift` (its score) with `drift_color`,
-            `drift_sharpness` and `drift_similarity`, see `retrospective.Drift`.
+        stats: Measurements of the chunk: `peak_latent`; `drift` (its score) with `drift_color`, `drift_sharpness` and
+            `drift_similarity`, see `retrospective.Drift`; `reanchored`, 1 where the next chunk does not continue from
+            these frames but from motion latents made anew.
     """
 
     index: int
@@ -115,10 +118,10 @@ def step(
     rendered = render(constants, span, state.motion, heard.windows, timer, trace, report)
     with timer.stage("correct"):
         frames = to_uint8(rendered.video[:, :, : heard.frames], target)
-        drift = measure_drift(rendered.video, constants.appearance)
-    stats = {"peak_latent": rendered.peak, **_drift_stats(drift)}
+    after, stats = _look_back(constants, heard.state, rendered, heard.windows, timer, trace, report)
+    stats["peak_latent"] = rendered.peak
     chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, stats)
-    return chunk, replace(heard.state, chunk=state.chunk + 1, motion=rendered.motion)
+    return chunk, replace(after, chunk=state.chunk + 1)
 
 
 @torch.no_grad()
@@ -206,16 +209,12 @@ def _denoise(
     constants: StreamConstants, chunk: int, motion: Tensor | None, windows: Tensor, see: Trace, report: Progress
 ) -> Tensor:
     """Sample the latents of a chunk, float32 [1,16,T,h,w]."""
-    bundle, transformer = constants.bundle, constants.bundle.transformer
+    bundle = constants.bundle
     known = constants.first_motion if motion is None else motion.to(bundle.device)
     see("motion_latents_in", known)
-    audio = transformer.encode_audio(windows)
+    velocity = constants.velocity(windows, constants.y)
     reference = constants.y[:, constants.config.geometry.temporal_stride :]
     shape = tuple(reference.shape)
-
-    def velocity(latents: Tensor, level: Tensor) -> Tensor:
-        result: Tensor = transformer(latents, constants.y, level, constants.conditioning, audio)
-        return result
 
     def draw(index: int) -> Tensor:
         return constants.noise.draw(chunk, index, shape).to(bundle.device)
@@ -234,8 +233,34 @@ def _denoise(
     return latents
 
 
-def _drift_stats(drift: Drift) -> dict[str, float]:
-    return {"drift": drift.score, **{f"drift_{name}": value for name, value in vars(drift).items()}}
+def _look_back(
+    constants: StreamConstants,
+    state: StreamState,
+    rendered: Rendered,
+    windows: Tensor,
+    timer: StageTimer,
+    trace: Trace | None,
+    report: Progress,
+) -> tuple[StreamState, dict[str, float]]:
+    """Measure the chunk's drift and settle what the next one is conditioned on: the state with that, measurements."""
+    correction, steps = constants.config.correction, constants.config.sampler.steps
+    with timer.stage("correct"):
+        anchor = state.anchor
+        if correction.anchor == "first_chunk" and anchor is None:
+            anchor = appearance(rendered.video)
+        drift = measure_drift(rendered.video, anchor or constants.appearance)
+    motion = rendered.motion
+    again = correction.lookback > 0 and correction.renoise > 0 and correction.drift_threshold < drift.score
+    if again and not state.ended:
+        with timer.stage("reanchor"):
+            borders = last_borders(constants, state, motion)
+            motion = reanchor(constants, state.chunk, borders, windows, lambda step: report("finish", steps, steps))
+            _require_finite(motion, state.chunk, "motion latents")
+        if trace is not None:
+            trace("motion_latents_reanchored", motion)
+    stats = {"drift": drift.score, **{f"drift_{name}": value for name, value in vars(drift).items()}}
+    stats["reanchored"] = float(motion is not rendered.motion)
+    return replace(state, motion=motion, history=next_history(constants, state), anchor=anchor), stats
 
 
 def _unwatched(phase: Phase, step: int, steps: int) -> None:

@@ -13,6 +13,7 @@ from ..chunking import padded_frames, total_frames
 from ..config import StreamConfig
 from ..errors import AudioError, StateError
 from ..models.bundle import ModelBundle
+from ..retrospective import Appearance
 from ..sampling import NoiseSource, PhiloxNoise
 from .conditions import ConditionCache
 from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
@@ -133,12 +134,34 @@ def _checked(constants: StreamConstants, state: StreamState) -> StreamState:
     identity: StreamIdentity = state.identity
     identity.require_same(constants.identity)
     expected = initial_state(constants)
-    latent = constants.first_motion.shape
-    shape = (latent[0], latent[1], constants.config.geometry.motion_latents, latent[3], latent[4])
-    motion, dtype = state.motion, constants.bundle.dtype
-    motion_fits = motion is None or (motion.shape == shape and motion.dtype == dtype)
-    if len(state.ring.samples) != len(expected.ring.samples) or not motion_fits:
+    frames, lookback = constants.config.geometry.motion_latents, constants.config.correction.lookback
+    # What a stream keeps of earlier borders grows with its chunks up to a number.
+    earlier = max(0, min(state.chunk - 1, lookback - 2)) * frames
+    fits = (
+        len(state.ring.samples) == len(expected.ring.samples)
+        and _are_latents(state.motion, constants, frames if state.chunk else 0)
+        and _are_latents(state.history, constants, earlier)
+        and _is_anchor(state.anchor, constants, state.chunk)
+    )
+    if not fits:
         raise StateError(
             "The saved stream has another shape than its settings say.", "The file is damaged: start over."
         )
     return state
+
+
+def _are_latents(tensor: Tensor | None, constants: StreamConstants, frames: int) -> bool:
+    """Whether these are that many latent frames of the stream; None is 0 of them."""
+    if tensor is None or frames == 0:
+        return tensor is None and frames == 0
+    batch, channels, _, height, width = constants.first_motion.shape
+    return tensor.shape == (batch, channels, frames, height, width) and tensor.dtype == constants.bundle.dtype
+
+
+def _is_anchor(anchor: Appearance | None, constants: StreamConstants, chunk: int) -> bool:
+    """Whether a state before this chunk has the anchor that its settings ask for."""
+    wanted = constants.config.correction.anchor == "first_chunk" and chunk > 0
+    if anchor is None or not wanted:
+        return anchor is None and not wanted
+    own = vars(constants.appearance)
+    return all(tensor.shape == own[name].shape for name, tensor in vars(anchor).items())

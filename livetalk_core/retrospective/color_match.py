@@ -35,12 +35,7 @@ class ColorReference:
 
 def color_reference(picture: Tensor) -> ColorReference:
     """Statistics of a picture [B,3,1,H,W] in [-1,1]; constant for a stream."""
-    return ColorReference(*lab_moments(picture))
-
-
-def lab_moments(video: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation [B,3,F,1,1] of the Lab channels of every frame of [B,3,F,H,W] in [-1,1]."""
-    return _moments(_rgb_to_lab((video + 1) / 2))
+    return ColorReference(*_moments(rgb_to_lab((picture + 1) / 2)))
 
 
 def match_color(video: Tensor, reference: ColorReference, strength: float) -> Tensor:
@@ -54,7 +49,7 @@ def match_color(video: Tensor, reference: ColorReference, strength: float) -> Te
     if strength == 0:
         return video
     source = (video + 1) / 2
-    lab = _rgb_to_lab(source)
+    lab = rgb_to_lab(source)
     mean, std = _moments(lab)
     std = torch.where(std < 1e-8, torch.ones_like(std), std)
     corrected = _lab_to_rgb((lab - mean) * (reference.std / std) + reference.mean)
@@ -72,7 +67,7 @@ def _mix(channels: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> li
     return [first * row[0] + second * row[1] + third * row[2] for row in matrix]
 
 
-def _rgb_to_lab(rgb: Tensor) -> Tensor:
+def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB in [0,1] -> Lab, channels in dimension 1."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = torch.stack([c / white for c, white in zip(_mix(linear, _TO_XYZ), _WHITE, strict=True)], dim=1)

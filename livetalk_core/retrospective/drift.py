@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color_match import lab_moments
+from .color_match import rgb_to_lab
 
-COLOR_STEP = 3.0
+COLOR_STEP = 4.0
 SHARPNESS_STEP = 0.5
 SIMILARITY_STEP = 0.2
 """Size of each measure that counts as a drift of 1: Lab distance, octaves, lost similarity. Chosen so that a
@@ -25,6 +25,7 @@ viewer who compares the pictures side by side sees the difference."""
 _LUMA = (0.299, 0.587, 0.114)
 _FRAMES = 8
 _SIDE = 64
+_GRID = 4
 _WINDOW = 8
 _FLAT = (0.03 * 255) ** 2
 
@@ -34,14 +35,20 @@ class Appearance:
     """What drift is measured against: a few numbers about a picture or a chunk, float32.
 
     Attributes:
-        color: Mean and deviation of the Lab channels, [6].
+        color: Mean of the Lab channels in every cell of a coarse grid, [3,rows,columns].
+        contrast: Deviation of the Lab channels over the whole, [3].
         sharpness: Mean absolute Laplacian of the luma, in steps of 255, [1].
         luma: The average luma in small, in steps of 255, [h,w].
     """
 
     color: Tensor
+    contrast: Tensor
     sharpness: Tensor
     luma: Tensor
+
+    def to(self, device: torch.device | str) -> Appearance:
+        """The same on another device."""
+        return Appearance(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Drift:
     """Distance of a chunk from the anchor.
 
     Attributes:
-        color: Distance of the Lab moments (means and deviations together).
+        color: Lab distance of the means, root mean square over the grid, and of the contrast.
         sharpness: Sharpness over that of the anchor.
         similarity: Structural similarity of the half of the picture that moves least: 1 is the same.
     """
@@ -82,7 +89,7 @@ def measure_drift(video: Tensor, anchor: Appearance) -> Drift:
         anchor: What it should look like, on the video's device.
     """
     now, motion = _measure(video)
-    color = (now.color - anchor.color).norm()
+    color = ((now.color - anchor.color).square().sum(0).mean() + (now.contrast - anchor.contrast).square().sum()).sqrt()
     ratio = now.sharpness[0] / anchor.sharpness[0].clamp_min(1e-6)
     similarity = _still_similarity(anchor.luma, now.luma, motion)
     # One transfer for three numbers: on a GPU each would wait for it.
@@ -104,9 +111,14 @@ def _measure(video: Tensor) -> tuple[Appearance, Tensor]:
     frames = video.index_select(2, chosen).float()
     factor = max(1, min(frames.shape[-2:]) // _SIDE)
     small = F.avg_pool3d(frames, (1, factor, factor))
-    color = torch.cat([moments.mean(dim=2).flatten() for moments in lab_moments(small)])
-    luma = _luma(small)[0]
-    return Appearance(color, sharpness(frames).reshape(1), luma.mean(dim=0)), luma.std(dim=0, unbiased=False)
+    lab, luma = rgb_to_lab((small + 1) / 2)[0], _luma(small)[0]
+    seen = Appearance(
+        color=F.adaptive_avg_pool2d(lab.mean(dim=1), _GRID),
+        contrast=lab.std(dim=(-2, -1), unbiased=False).mean(dim=1),
+        sharpness=sharpness(frames).reshape(1),
+        luma=luma.mean(dim=0),
+    )
+    return seen, luma.std(dim=0, unbiased=False)
 
 
 def _still_similarity(first: Tensor, second: Tensor, motion: Tensor) -> Tensor:

@@ -139,8 +139,7 @@ def engine(groups: Groups) -> dict[str, Any]:
     for part in parts:
         frames.append(together.step(part).frames)
         state = together.state
-        assert state.motion is not None
-        tensors = [state.motion, torch.from_numpy(state.ring.samples)]
+        tensors = list(state.tensors().values())
         require_agreement(groups, f"state after chunk {state.chunk - 1}", [state.chunk, state.samples], tensors)
     off = np.abs(np.concatenate(frames).astype(int) - expected.astype(int))
     return {"identical": float((off == 0).mean()), "largest": int(off.max()), "spread": float(expected.std())}

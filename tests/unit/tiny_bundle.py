@@ -69,7 +69,8 @@ def stream_config(**changes: Any) -> StreamConfig:
     """Settings that fit the tiny model."""
     audio = AudioConfig(mode=changes.pop("mode", "stream"))
     sampler = SamplerConfig(steps=changes.pop("steps", 2))
-    correction = CorrectionConfig(color_strength=changes.pop("color_strength", 1.0))
+    names = CorrectionConfig.__struct_fields__
+    correction = CorrectionConfig(**{name: changes.pop(name) for name in names if name in changes})
     settings: dict[str, Any] = {"width": 32, "height": 32, "seed": 5, "geometry": GEOMETRY, **changes}
     return StreamConfig(audio=audio, sampler=sampler, correction=correction, **settings)
 
