@@ -1,6 +1,6 @@
 """Does re-anchoring hold a stream whose motion frames are disturbed at every chunk?
 
-    python benchmarks/retrospective.py run --runs runs --seed 1
+    python benchmarks/retrospective.py run --runs runs
     python benchmarks/retrospective.py draw --runs runs --out docs/retrospective
 
 The embedded model speaks a looped sound: undisturbed, disturbed, and disturbed with re-anchoring. The disturbance:
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from livetalk_core.config import CorrectionConfig, StreamConfig
-from livetalk_core.engine import Engine, Stream
+from livetalk_core.engine import Engine
 from livetalk_core.loading import load_model
 from livetalk_core.media import contact_sheet, curves_plot, open_sound, write_atomic
+from livetalk_core.models.bundle import ModelBundle
 from livetalk_core.models.vae import WanVideoVAE
 
 ASSETS = Path(__file__).resolve().parent.parent / "livetalk_core" / "assets"
@@ -67,10 +67,10 @@ def main() -> None:
     make = commands.add_parser("run", help="make streams and measure them")
     make.add_argument("--runs", type=Path, required=True, help="folder for what is measured")
     make.add_argument("--chunks", type=int, default=200)
-    make.add_argument("--seed", type=int, default=1)
+    make.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     make.add_argument("--color-strength", type=float, default=0.0)
     make.add_argument("--lookback", type=int, default=1)
-    make.add_argument("--only", choices=KINDS, help="one of the three streams; all by default")
+    make.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
     make.add_argument("--strength", type=float, default=3.0, help="of cast and light, in steps of 255")
     make.add_argument("--noise", type=float, default=8.0, help="deviation, in steps of 255")
     draw = commands.add_parser("draw", help="table, plots and contact sheet of all runs")
@@ -79,50 +79,63 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "run":
         options.runs.mkdir(parents=True, exist_ok=True)
-        for kind in [options.only] if options.only else KINDS:
-            run(kind, options)
+        run_all(options)
     else:
         options.out.mkdir(parents=True, exist_ok=True)
         draw_all(options.runs, options.out)
 
 
-def run(kind: str, options: argparse.Namespace) -> None:
-    """Make a stream and write what was measured of it."""
+class Run:
+    """One stream and what was measured of it so far.
+
+    Args:
+        bundle: The model, undisturbed.
+        kind: One of `KINDS`.
+        seed: Of the stream and of the disturbance.
+        options: Of the command line.
+    """
+
+    def __init__(self, bundle: ModelBundle, kind: str, seed: int, options: argparse.Namespace) -> None:
+        self._folder, lookback = options.runs, options.lookback if kind == KINDS[2] else 0
+        defaults = bundle.defaults
+        config = StreamConfig(
+            width=defaults.width, height=defaults.height, seed=seed, geometry=defaults.geometry,
+            sampler=defaults.sampler, audio=defaults.audio,
+            correction=CorrectionConfig(color_strength=options.color_strength, lookback=lookback),
+        )  # fmt: skip
+        if kind != KINDS[0]:
+            vae = DisturbedVAE(bundle.vae, config.geometry.motion_frames, options.strength, options.noise, seed)
+            bundle = replace(bundle, vae=vae)
+        self._stream = Engine(bundle).open_stream(config, Image.open(ASSETS / "portrait.png").convert("RGB"))
+        self._name = f"{kind}_color{options.color_strength:g}_seed{seed}"
+        self._facts = {"kind": kind, "color_strength": options.color_strength, "lookback": lookback, "seed": seed}
+        self._rows: list[dict[str, float]] = []
+        self._last: NDArray[np.uint8] | None = None
+
+    def step(self, samples: NDArray[np.float32]) -> None:
+        """Make a chunk and write what is known."""
+        chunk = self._stream.step(samples)
+        row = {name: round(value, 4) for name, value in chunk.stats.items()}
+        reanchor = chunk.timings.get("reanchor", 0.0) / sum(chunk.timings.values())
+        self._rows.append({**row, "jump": _jump(self._last, chunk.frames), "reanchor_share": round(reanchor, 3)})
+        self._last = chunk.frames[-1]
+        write_atomic(self._folder / f"{self._name}.json", json.dumps({**self._facts, "chunks": self._rows}))
+        if len(self._rows) in SHOWN:
+            middle = chunk.frames[len(chunk.frames) // 2]
+            Image.fromarray(middle).save(self._folder / f"{self._name}_{len(self._rows)}.png")
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """All streams in step, so that an interrupted run compares as many chunks of each."""
     bundle = load_model(None)
-    defaults, seed, lookback = bundle.defaults, options.seed, options.lookback if kind == KINDS[2] else 0
-    config = StreamConfig(
-        width=defaults.width, height=defaults.height, seed=seed, geometry=defaults.geometry,
-        sampler=defaults.sampler, audio=defaults.audio,
-        correction=CorrectionConfig(color_strength=options.color_strength, lookback=lookback),
-    )  # fmt: skip
-    if kind != KINDS[0]:
-        vae = DisturbedVAE(bundle.vae, config.geometry.motion_frames, options.strength, options.noise, seed)
-        bundle = replace(bundle, vae=vae)
-    stream = Engine(bundle).open_stream(config, Image.open(ASSETS / "portrait.png").convert("RGB"))
-    name = f"{kind}_color{options.color_strength:g}_seed{seed}"
-    facts = {"kind": kind, "color_strength": options.color_strength, "lookback": lookback, "seed": seed}
-    rows = []
-    for index, (row, frame) in enumerate(measured_chunks(stream, options.chunks)):
-        rows.append(row)
-        if index + 1 in SHOWN:
-            Image.fromarray(frame).save(options.runs / f"{name}_{index + 1}.png")
-    write_atomic(options.runs / f"{name}.json", json.dumps({**facts, "chunks": rows}))
-    print(name, flush=True)
-
-
-def measured_chunks(stream: Stream, count: int) -> Iterator[tuple[dict[str, float], NDArray[np.uint8]]]:
-    """Of every chunk the measurements and the frame in its middle."""
-    geometry, last = stream.constants.config.geometry, None
+    geometry = bundle.defaults.geometry
+    runs = [Run(bundle, kind, seed, options) for seed in options.seeds for kind in options.kinds]
     with open_sound(str(ASSETS / "demo.wav"), geometry.sample_rate) as sound:
         samples = np.concatenate(list(sound))
-    for index in range(count):
+    for index in range(options.chunks):
         places = index * geometry.slice_samples + np.arange(geometry.slice_samples)
-        chunk = stream.step(samples[places % len(samples)])
-        reanchor = chunk.timings.get("reanchor", 0.0)
-        row = {name: round(value, 4) for name, value in chunk.stats.items()}
-        row |= {"jump": _jump(last, chunk.frames), "reanchor_share": reanchor / sum(chunk.timings.values())}
-        last = chunk.frames[-1]
-        yield row, chunk.frames[len(chunk.frames) // 2]
+        for run in runs:
+            run.step(samples[places % len(samples)])
 
 
 def draw_all(runs: Path, out: Path) -> None:

@@ -36,6 +36,13 @@ class Mode(str, Enum):
     whole = "whole"
 
 
+class DriftAnchor(str, Enum):
+    """What drift is measured against."""
+
+    reference = "reference"
+    first_chunk = "first_chunk"
+
+
 _FILES, _LOOK, _RUN, _RANKS = "Files", "What is made", "How it is made", "Several GPUs"
 
 
@@ -96,6 +103,33 @@ def generate(
     color_strength: Annotated[
         float | None,
         typer.Option(help="Colour match to the picture, 0 to 1.", show_default="the model's", rich_help_panel=_LOOK),
+    ] = None,
+    lookback: Annotated[
+        int | None,
+        typer.Option(
+            help="After a chunk that has drifted, remake what the next one continues from out of so many chunk borders.",
+            show_default="the model's", rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    drift_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Drift from the anchor above which --lookback acts; 1 can be seen.", show_default="the model's",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    renoise: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of the drifted motion --lookback gives up for noise, 0 to 1.", show_default="the model's",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    anchor: Annotated[
+        DriftAnchor | None,
+        typer.Option(
+            help="What drift is measured against.", show_default="the model's", rich_help_panel=_LOOK
+        ),
     ] = None,
     max_seconds: Annotated[
         float | None, typer.Option(help="Use only the beginning of the sound.", rich_help_panel=_LOOK)
@@ -164,6 +198,10 @@ def generate(
         steps=steps,
         shift=shift,
         color_strength=color_strength,
+        lookback=lookback,
+        drift_threshold=drift_threshold,
+        renoise=renoise,
+        anchor=None if anchor is None else anchor.value,
         mode=None if mode is None else mode.value,
         device=device,
         dtype=dtype,

@@ -51,6 +51,7 @@ class Made:
         first_frame: Number of its first frame within the stream.
         frames: uint8 [F,H,W,3], perhaps memory that is used again when nothing refers to it any more.
         timings: Seconds per stage.
+        stats: Measurements, see `engine.Chunk`.
         state: From which the stream continues after it; b"" unless the request keeps states.
     """
 
@@ -58,6 +59,7 @@ class Made:
     first_frame: int
     frames: NDArray[np.uint8]
     timings: dict[str, float]
+    stats: dict[str, float]
     state: bytes
 
 

@@ -138,7 +138,7 @@ class DaemonBackend:
             while (chunk := _next(stream, feeder, hear)) is not None:
                 if feeder is not None:
                     feeder.delivered(chunk.index)
-                yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.state)
+                yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.stats, chunk.state)
             if hear.recovered:
                 self._pids = _pids(client)
 

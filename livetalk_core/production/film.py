@@ -56,6 +56,7 @@ class Film:
             seconds=sum(stages.values()),
             stages=stages,
             sha256=frame_digest(made.frames),
+            stats=made.stats,
         )
         self.report.chunks.append(record)
         heard = chunk_span(made.index, config.geometry, config.audio.mode).stop_frame * per_frame

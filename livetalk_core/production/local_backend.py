@@ -71,5 +71,5 @@ def _chunks(stream: Stream, job: Job, sound: SoundTrack, watch: Watch) -> Genera
 
     for chunk in drive(stream, sound, progress=progress):
         state = b"" if job.request.state is None else stream.state.to_bytes()
-        yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, state)
+        yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.stats, state)
         watch.check()

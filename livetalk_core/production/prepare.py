@@ -146,7 +146,14 @@ def stream_config(
         base = msgspec.structs.replace(base, width=request.size[0], height=request.size[1])
     sampler = msgspec.structs.replace(base.sampler, **_given(steps=request.steps, shift=request.shift))
     correction = msgspec.structs.replace(
-        request.correction or base.correction, **_given(color_strength=request.color_strength)
+        request.correction or base.correction,
+        **_given(
+            color_strength=request.color_strength,
+            lookback=request.lookback,
+            drift_threshold=request.drift_threshold,
+            renoise=request.renoise,
+            anchor=request.anchor,
+        ),
     )
     audio = msgspec.structs.replace(base.audio, **_given(mode=request.mode, loudness=request.loudness))
     return msgspec.structs.replace(

@@ -25,6 +25,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
         duration: Their length in seconds of video.
         seconds: Time it took to make and write them.
         stages: That time by stage.
+        stats: What the engine measured: drift, whether the next chunk was re-anchored, see `engine.Chunk`.
         sha256: Digest of their RGB bytes.
     """
 
@@ -35,6 +36,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     stages: dict[str, float]
     sha256: str
+    stats: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -67,6 +69,7 @@ class Report(msgspec.Struct, kw_only=True):
     output: str
     chunk_frames: int
     motion_frames: int
+    lookback: int = 0
     compiled: bool = False
     resumed_from: int | None = None
     status: Status = "complete"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ChunkGeometry, CorrectionConfig
+from ..config import Anchor, ChunkGeometry, CorrectionConfig
 from ..daemon.daemon_config import DaemonConfig
 
 if TYPE_CHECKING:
@@ -50,9 +50,10 @@ class VideoRequest:
         context: Text features [1,L,text_dim] in place of encoding the prompt.
         clip_features: Image features [1,n,clip_dim] in place of encoding the picture.
         size: Width and height; None for the picture's shape at the model's default area.
-        seed, steps, shift, color_strength, mode, loudness: See `StreamConfig` and its parts.
-        geometry, correction: Chunk lengths, and what the next chunk is conditioned on; `color_strength` goes
-            before that of `correction`.
+        seed, steps, shift, mode, loudness: See `StreamConfig` and its parts.
+        color_strength, lookback, drift_threshold, renoise, anchor: See `CorrectionConfig`; each goes before that of
+            `correction`.
+        geometry, correction: Chunk lengths, and what the next chunk is conditioned on.
         device, dtype: See `load_model`.
         max_seconds: Use only the beginning of the sound.
         report: JSON file that says what was made, how fast, with the digest of every chunk.
@@ -81,6 +82,10 @@ class VideoRequest:
     steps: int | None = None
     shift: float | None = None
     color_strength: float | None = None
+    lookback: int | None = None
+    drift_threshold: float | None = None
+    renoise: float | None = None
+    anchor: Anchor | None = None
     mode: Literal["stream", "whole"] | None = None
     loudness: float | None = None
     geometry: ChunkGeometry | None = None

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from tiny_model import AUDIO_CHANNELS, AUDIO_LAYERS, IMAGE_WIDTH, tiny_modules
 
-from livetalk_core.config import ChunkGeometry, SamplerConfig, StreamConfig
+from livetalk_core.config import ChunkGeometry, CorrectionConfig, SamplerConfig, StreamConfig
 from livetalk_core.engine import Engine
 from livetalk_core.models.attention import LocalShard
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
@@ -124,9 +124,13 @@ def _bundle() -> ModelBundle:
 
 
 def engine(groups: Groups) -> dict[str, Any]:
-    """Two chunks of a stream, on all ranks against one; the state agrees between ranks after each."""
+    """Two chunks of a stream, the second after a re-anchoring, on all ranks against one; the state agrees between
+    ranks after each."""
     bundle = _bundle()
-    config = StreamConfig(width=48, height=32, seed=5, geometry=GEOMETRY, sampler=SamplerConfig(steps=2))
+    config = StreamConfig(
+        width=48, height=32, seed=5, geometry=GEOMETRY, sampler=SamplerConfig(steps=2),
+        correction=CorrectionConfig(lookback=2, drift_threshold=0.0),
+    )  # fmt: skip
     generator = np.random.default_rng(0)
     picture = Image.fromarray(generator.integers(0, 256, (32, 48, 3), dtype=np.uint8))
     sound = generator.standard_normal(2 * GEOMETRY.slice_samples).astype(np.float32) * 0.1
