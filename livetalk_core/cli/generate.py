@@ -107,7 +107,7 @@ def generate(
     lookback: Annotated[
         int | None,
         typer.Option(
-            help="After a chunk that has drifted, remake what the next one continues from out of so many chunk borders.",
+            help="After a chunk that has drifted, make the next one's start anew from so many chunk borders; 0: never.",
             show_default="the model's", rich_help_panel=_LOOK,
         ),
     ] = None,

@@ -54,6 +54,17 @@ def digests(report: dict) -> list[str]:
     return [chunk["sha256"] for chunk in report["chunks"]]
 
 
+def test_looking_back_reaches_the_engine_and_the_report(generate) -> None:
+    options = ("--lookback", 2, "--drift-threshold", 0, "--renoise", 0.5, "--anchor", "first_chunk")
+    report = generate(*options).json
+    assert report["lookback"] == 2
+    first, *rest = (chunk["stats"] for chunk in report["chunks"])
+    assert first["drift"] == pytest.approx(0, abs=1e-3), "the first chunk is the anchor"
+    assert rest and all(stats["drift"] > 0 for stats in rest)
+    assert rest[0]["reanchored"] == 1 and "reanchor" in report["stages"]
+    assert digests(report) != digests(generate().json)
+
+
 def test_report_tells_what_the_file_holds(generate, tmp_path: Path) -> None:
     outcome = generate("--report", tmp_path / "r.json", "--seed", 7, "--shift", 3)
     report = outcome.json
