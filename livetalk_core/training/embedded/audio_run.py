@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where bank, checkpoint and result go")
     parser.add_argument("--minutes", type=float, default=AudioTrainingConfig.minutes)
-    parser.add_argument("--utterances", type=int, default=1500, help="sentences; each is kept in 2-3 versions")
+    parser.add_argument("--utterances", type=int, default=2600, help="sentences; each is kept in 2-3 versions")
     parser.add_argument("--seed", type=int, default=AudioTrainingConfig.seed)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=EMBEDDED_FOLDER)
-    parser.add_argument("--color-strength", type=float, default=1.0)
+    parser.add_argument("--color-strength", type=float, default=0.3)
     options = parser.parse_args(arguments)
     package(options.stage1, options.vae, options.audio, options.out, options.color_strength)
 
