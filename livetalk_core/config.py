@@ -14,6 +14,7 @@ MAX_SEED = 2**64 - 1
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SIDE = 4096
 MAX_LOOKBACK = 5
+MAX_BORDER_FADE = 16
 
 Anchor = Literal["reference", "first_chunk"]
 
@@ -104,7 +105,8 @@ class SamplerConfig(Settings, frozen=True, kw_only=True):
 
 
 class CorrectionConfig(Settings, frozen=True, kw_only=True):
-    """What the next chunk is conditioned on; `color_strength` 1 and `lookback` 0 are the published step.
+    """What the next chunk is conditioned on; `color_strength` 1, `lookback` 0 and `border_fade` 0 are the published
+    step.
 
     Attributes:
         color_strength: Share of the colour match to the reference, 0 to 1.
@@ -115,6 +117,8 @@ class CorrectionConfig(Settings, frozen=True, kw_only=True):
         renoise: Share of noise that the motion latents are given before they are denoised again: 0 changes nothing, 1
             keeps nothing of them. The published sampler's last level, .625, is one that models are trained at.
         anchor: What drift is measured against.
+        border_fade: Over how many frames of a chunk its first frame's difference to the last one shown fades; 0 shows
+            the chunk as it is. The end that the next chunk is conditioned on should lie beyond.
     """
 
     color_strength: float = 1.0
@@ -122,12 +126,14 @@ class CorrectionConfig(Settings, frozen=True, kw_only=True):
     drift_threshold: float = 1.0
     renoise: float = 0.625
     anchor: Anchor = "reference"
+    border_fade: int = 0
 
     def __post_init__(self) -> None:
         _require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
         _require(0 <= self.lookback <= MAX_LOOKBACK, "lookback", self.lookback, f"0 to {MAX_LOOKBACK}")
         _require(0 <= self.drift_threshold <= 100, "drift_threshold", self.drift_threshold, "0 to 100")
         _require(0 <= self.renoise <= 1, "renoise", self.renoise, "0 to 1")
+        _require(0 <= self.border_fade <= MAX_BORDER_FADE, "border_fade", self.border_fade, f"0 to {MAX_BORDER_FADE}")
         anchors = get_args(Anchor)
         _require(self.anchor in anchors, "anchor", self.anchor, " or ".join(anchors))
 

@@ -104,6 +104,13 @@ def generate(
         float | None,
         typer.Option(help="Colour match to the picture, 0 to 1.", show_default="the model's", rich_help_panel=_LOOK),
     ] = None,
+    border_fade: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames over which the jump at a chunk border fades; 0: shown as it is.", show_default="the model's",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
     lookback: Annotated[
         int | None,
         typer.Option(
@@ -198,6 +205,7 @@ def generate(
         steps=steps,
         shift=shift,
         color_strength=color_strength,
+        border_fade=border_fade,
         lookback=lookback,
         drift_threshold=drift_threshold,
         renoise=renoise,

@@ -78,6 +78,7 @@ class StreamState:
         history: Motion latents of earlier chunk borders [1,16,n*m,h,w], oldest first, for re-anchoring; None where
             the settings need none.
         anchor: What the first chunk looked like, where drift is measured against that.
+        border: The last frame shown [1,3,1,H,W], where the border to the next chunk is to be hidden.
     """
 
     identity: StreamIdentity
@@ -88,10 +89,11 @@ class StreamState:
     ring: AudioRing
     history: Tensor | None = None
     anchor: Appearance | None = None
+    border: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state by name, where they lie."""
-        optional = {"motion": self.motion, "history": self.history}
+        optional = {"motion": self.motion, "history": self.history, "border": self.border}
         anchor = {} if self.anchor is None else {_ANCHOR + name: value for name, value in vars(self.anchor).items()}
         present = {name: tensor for name, tensor in optional.items() if tensor is not None}
         return {"ring": torch.from_numpy(self.ring.samples), **present, **anchor}
@@ -121,17 +123,17 @@ class StreamState:
             fields = msgspec.convert(json.loads(_metadata(data)["state"]), _Fields, strict=True)
             tensors = load_tensors(data)
             ring = tensors.pop("ring").numpy()
-            latents = {name: tensors.pop(name, None) for name in ("motion", "history")}
+            latents = {name: tensors.pop(name, None) for name in ("motion", "history", "border")}
             anchor = _pop_anchor(tensors)
         except StateError:
             raise
         except Exception as error:  # the readers raise their own kinds for damaged bytes
             raise StateError(f"The state cannot be read ({error}).", _START_OVER) from error
         _check(fields, ring, latents, anchor, tensors)
-        motion, history = (None if tensor is None else tensor.to(device) for tensor in latents.values())
+        motion, history, border = (None if tensor is None else tensor.to(device) for tensor in latents.values())
         return cls(
             fields.identity, fields.chunk, fields.samples, fields.ended, motion, AudioRing(ring), history,
-            None if anchor is None else anchor.to(device),
+            None if anchor is None else anchor.to(device), border,
         )  # fmt: skip
 
 
@@ -182,7 +184,7 @@ def _check(
     rest: dict[str, Tensor],
 ) -> None:
     """Refuse values that no stream can have."""
-    motion, history = latents["motion"], latents["history"]
+    motion, history, border = latents["motion"], latents["history"], latents["border"]
     problems = {
         f"chunk {fields.chunk}": fields.chunk < 0,
         f"{fields.samples} samples": fields.samples < 0,
@@ -190,10 +192,12 @@ def _check(
         f"a sound window of type {ring.dtype}": ring.dtype != np.float32 or ring.ndim != 1,
         "motion latents before the first chunk, or none after it": (motion is None) != (fields.chunk == 0),
         "a history before the first chunk": history is not None and fields.chunk == 0,
+        "a border before the first chunk": border is not None and fields.chunk == 0,
     }
     if not any(problems.values()):
         problems["samples that are not finite"] = not np.isfinite(ring).all()
         problems["motion latents that are not finite"] = not _finite(motion, history)
+        problems["a frame that is not finite"] = not _finite(border)
         problems["an anchor that is not finite"] = anchor is not None and not _finite(*vars(anchor).values())
     for problem, present in problems.items():
         if present:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..audio import check_samples
 from ..chunking import ChunkSpan, chunk_span, total_frames
 from ..errors import AudioError, NumericalError, StateError
-from ..retrospective import appearance, match_color, measure_drift, motion_latents
+from ..retrospective import appearance, fade_border, match_color, measure_drift, motion_latents
 from ..sampling import motion_buffer, sample
 from ..telemetry import StageTimer
 from .constants import StreamConstants
@@ -61,11 +61,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A chunk before trimming and rounding: new video [1,3,F,H,W] and the next motion latents."""
+    """A chunk before trimming and rounding: new video [1,3,F,H,W], the next motion latents, and the frame before the
+    new ones [1,3,1,H,W] as this chunk decodes it, where border_fade asks for it."""
 
     video: Tensor
     motion: Tensor
     peak: float
+    before: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,17 @@ def step(
     with timer.stage("audio"):
         heard = _listen(constants, state, span, samples)
     rendered = render(constants, span, state.motion, heard.windows, timer, trace, report)
+    fade = constants.config.correction.border_fade
     with timer.stage("correct"):
+        if rendered.before is not None and state.border is not None:
+            shown = fade_border(rendered.video, rendered.before, state.border.to(rendered.video.device), fade)
+            rendered = replace(rendered, video=shown)
         frames = to_uint8(rendered.video[:, :, : heard.frames], target)
     after, stats = _look_back(constants, heard.state, rendered, heard.windows, timer, trace, report)
     stats["peak_latent"] = rendered.peak
     chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, stats)
-    return chunk, replace(after, chunk=state.chunk + 1)
+    border = rendered.video[:, :, -1:].clone() if fade else None
+    return chunk, replace(after, chunk=state.chunk + 1, border=border)
 
 
 @torch.no_grad()
@@ -148,15 +155,19 @@ def render(
     report("finish", steps, steps)
     with timer.stage("correct"):
         # Frames that are neither handed out nor conditioned on need no correction.
-        needed = max(span.features - span.drop, config.geometry.motion_frames)
+        fresh = span.features - span.drop
+        led = config.correction.border_fade > 0 and span.drop > 0
+        needed = max(fresh + led, config.geometry.motion_frames)
         video = match_color(video[:, :, -needed:], constants.color, config.correction.color_strength)
     with timer.stage("encode"):
         following = motion_latents(bundle.vae.encode, video, config.geometry.motion_frames).to(bundle.dtype)
         _require_finite(following, span.index, "motion latents")
         see("motion_latents_next", following)
-    video = video[:, :, needed - (span.features - span.drop) :]
+    start = needed - fresh
+    before = video[:, :, start - 1 : start] if led else None
+    video = video[:, :, start:]
     see("video", video)
-    return Rendered(video, following, peak)
+    return Rendered(video, following, peak, before)
 
 
 def to_255(video: Tensor) -> Tensor:

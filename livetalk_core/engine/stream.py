@@ -142,6 +142,7 @@ def _checked(constants: StreamConstants, state: StreamState) -> StreamState:
         and _are_latents(state.motion, constants, frames if state.chunk else 0)
         and _are_latents(state.history, constants, earlier)
         and _is_anchor(state.anchor, constants, state.chunk)
+        and _is_border(state.border, constants, state.chunk)
     )
     if not fits:
         raise StateError(
@@ -156,6 +157,15 @@ def _are_latents(tensor: Tensor | None, constants: StreamConstants, frames: int)
         return tensor is None and frames == 0
     batch, channels, _, height, width = constants.first_motion.shape
     return tensor.shape == (batch, channels, frames, height, width) and tensor.dtype == constants.bundle.dtype
+
+
+def _is_border(border: Tensor | None, constants: StreamConstants, chunk: int) -> bool:
+    """Whether a state before this chunk has the last frame shown, where the settings ask for it."""
+    config = constants.config
+    wanted = config.correction.border_fade > 0 and chunk > 0
+    if border is None or not wanted:
+        return border is None and not wanted
+    return border.shape == (1, 3, 1, config.height, config.width)
 
 
 def _is_anchor(anchor: Appearance | None, constants: StreamConstants, chunk: int) -> bool:

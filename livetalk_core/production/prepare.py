@@ -149,6 +149,7 @@ def stream_config(
         request.correction or base.correction,
         **_given(
             color_strength=request.color_strength,
+            border_fade=request.border_fade,
             lookback=request.lookback,
             drift_threshold=request.drift_threshold,
             renoise=request.renoise,

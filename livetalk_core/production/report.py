@@ -69,6 +69,7 @@ class Report(msgspec.Struct, kw_only=True):
     output: str
     chunk_frames: int
     motion_frames: int
+    border_fade: int = 0
     lookback: int = 0
     compiled: bool = False
     resumed_from: int | None = None

@@ -51,8 +51,8 @@ class VideoRequest:
         clip_features: Image features [1,n,clip_dim] in place of encoding the picture.
         size: Width and height; None for the picture's shape at the model's default area.
         seed, steps, shift, mode, loudness: See `StreamConfig` and its parts.
-        color_strength, lookback, drift_threshold, renoise, anchor: See `CorrectionConfig`; each goes before that of
-            `correction`.
+        color_strength, border_fade, lookback, drift_threshold, renoise, anchor: See `CorrectionConfig`; each goes
+            before that of `correction`.
         geometry, correction: Chunk lengths, and what the next chunk is conditioned on.
         device, dtype: See `load_model`.
         max_seconds: Use only the beginning of the sound.
@@ -82,6 +82,7 @@ class VideoRequest:
     steps: int | None = None
     shift: float | None = None
     color_strength: float | None = None
+    border_fade: int | None = None
     lookback: int | None = None
     drift_threshold: float | None = None
     renoise: float | None = None

@@ -93,6 +93,7 @@ def _new_report(job: Job, model: ModelFacts) -> Report:
         mode=config.audio.mode,
         prompt=config.prompt,
         color_strength=config.correction.color_strength,
+        border_fade=config.correction.border_fade,
         lookback=config.correction.lookback,
         device=model.device,
         dtype=model.dtype,

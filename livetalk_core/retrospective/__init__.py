@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .border import fade_border
 from .color_match import ColorReference, color_reference, match_color
 from .drift import Appearance, Drift, appearance, measure_drift, sharpness
 from .motion import motion_latents
@@ -12,6 +13,7 @@ __all__ = [
     "Drift",
     "appearance",
     "color_reference",
+    "fade_border",
     "match_color",
     "measure_drift",
     "motion_latents",

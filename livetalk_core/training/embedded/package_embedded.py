@@ -28,7 +28,7 @@ ABOUT = (
 )
 
 
-def package(stage1: Path, vae_folder: Path, audio: Path, out: Path, color_strength: float) -> int:
+def package(stage1: Path, vae_folder: Path, audio: Path, out: Path, correction: CorrectionConfig) -> int:
     """Write the model folder in half precision; returns its size in bytes.
 
     Raises:
@@ -48,7 +48,7 @@ def package(stage1: Path, vae_folder: Path, audio: Path, out: Path, color_streng
         audio_encoder=Wav2Vec2Model.from_pretrained(audio).float(),
         audio_normalise=True,
         image_encoder=CLIPVisionModel.from_pretrained(stage1 / "image_encoder"),
-        defaults=ModelDefaults(width=SIZE, height=SIZE, correction=CorrectionConfig(color_strength=color_strength)),
+        defaults=ModelDefaults(width=SIZE, height=SIZE, correction=correction),
         name="LiveTalk embedded",
         license="Apache-2.0",
         about=ABOUT,
@@ -69,8 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=EMBEDDED_FOLDER)
     parser.add_argument("--color-strength", type=float, default=0.3)
+    parser.add_argument("--border-fade", type=int, default=6)
     options = parser.parse_args(arguments)
-    package(options.stage1, options.vae, options.audio, options.out, options.color_strength)
+    correction = CorrectionConfig(color_strength=options.color_strength, border_fade=options.border_fade)
+    package(options.stage1, options.vae, options.audio, options.out, correction)
 
 
 if __name__ == "__main__":
