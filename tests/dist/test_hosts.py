@@ -105,6 +105,7 @@ def _namespace() -> Iterator[tuple[str, str]]:
         _ip("netns", "delete", name)
 
 
+@pytest.mark.slow
 def test_two_namespaces_show_what_one_host_shows(tmp_path: Path, tiny_model_folder: Path) -> None:
     with _namespace() as (name, device):
         hosts = Hosts(nodes=2, master="10.213.7.1", port=_free_port(), interface=device)

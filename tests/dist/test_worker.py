@@ -13,7 +13,10 @@ from fakes.daemons import addresses, running
 from fakes.real import CONFIG, SLICE, WHOLE, expected, off_by, picture, read, real_config, sha, speech
 
 from livetalk_core.daemon.client import Client
+from livetalk_core.daemon.daemon_config import Deadlines
 from livetalk_core.daemon.extras import pack_extras
+from livetalk_core.daemon.messages import Event, Progress
+from livetalk_core.engine.compilation import find_compiler
 from livetalk_core.errors import ConfigError, ImageError, StateError
 from livetalk_core.loading import load_model
 from livetalk_core.models.vae import to_uint8
@@ -85,7 +88,7 @@ def _check_latents(client: Client, model: Path) -> None:
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_ranks_show_what_one_shows(tmp_path: Path, tiny_model_folder: Path, world: int) -> None:
     with running(real_config(tmp_path, tiny_model_folder, world=world)) as client:
         with client.open_stream(CONFIG, picture()) as stream:
@@ -99,3 +102,22 @@ def test_several_ranks_show_what_one_shows(tmp_path: Path, tiny_model_folder: Pa
         identical, largest = off_by(shown, [chunk.frames for chunk in expected(tiny_model_folder, 3.5)])
         assert np.std(shown[-1]) > 5
         assert identical >= 0.999 and largest <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(find_compiler() is None, reason="compiling for the CPU needs a C++ compiler")
+def test_compiled_ranks_show_what_plain_ones_show(tmp_path: Path, tiny_model_folder: Path) -> None:
+    phases: set[str] = set()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Progress):
+            phases.add(event.phase)
+
+    config = real_config(tmp_path, tiny_model_folder, compile=True, deadlines=Deadlines(first_chunk=10, compile=800))
+    with running(config, note) as client, client.open_stream(CONFIG, picture()) as stream:
+        stream.push_audio(speech(2.5), final=True)
+        shown = read(stream, 850)
+    assert "compiling" in phases, "the first chunk has the compiler's deadline, not that of a chunk"
+    identical, largest = off_by(shown, [chunk.frames for chunk in expected(tiny_model_folder, 2.5)])
+    assert identical >= 0.99 and largest <= 1

@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_xfuser_agrees_with_torch(world: int) -> None:
     results = run_world(world, "xfuser_cases")
     compared = {name: ranks for name, ranks in results.items() if name != "wrong"}
@@ -26,7 +26,7 @@ def test_xfuser_agrees_with_torch(world: int) -> None:
         assert all(rank["own_ring"] == name.endswith("xfuser") for rank in ranks)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_backend_that_computes_something_else_is_refused(world: int) -> None:
     for rank in run_world(world, "xfuser_cases")["wrong"]:
         assert "xfuser differs from torch by" in rank["error"]
