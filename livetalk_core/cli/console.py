@@ -96,6 +96,9 @@ def _show(
     console.print(Text("error: ", style="bold red") + Text(message, style="red"))
     if fix:
         console.print(Text("fix:   ", style="bold green") + Text(fix))
+    log = (details or {}).get("log")
+    if log and str(log) not in message + fix:
+        console.print(Text("log:   ", style="bold") + Text(str(log)))
 
 
 def _show_unexpected(error: Exception, as_json: bool) -> int:

@@ -23,7 +23,7 @@ _WORDS = {
     "loading": "loading the model",
     "preparing": "preparing picture and sound",
     "generating": "generating",
-    "recovering": "replacing a rank that died",
+    "recovering": "replacing the ranks",
     "finishing": "finishing the file",
 }
 

@@ -69,8 +69,10 @@ class AssemblyPlan:
         for name in self.absent:
             yield name, torch.zeros(self.module.get_parameter(name).shape)
 
-    def fill(self, device: torch.device) -> nn.Module:
+    def fill(self, device: torch.device, poll: Callable[[], None] | None = None) -> nn.Module:
         """Stream the weights in; the module comes back on `device`, in evaluation mode, without gradients.
+
+        `poll` is called before every tensor, and may end it by raising.
 
         Raises:
             CheckpointError: a file changed or became unreadable meanwhile.
@@ -78,6 +80,8 @@ class AssemblyPlan:
         """
         try:
             for name, tensor in self.tensors(device):
+                if poll is not None:
+                    poll()
                 place(self.module, name, tensor, self.dtype, device)
             for names in self.tied:
                 _tie(self.module, *names)

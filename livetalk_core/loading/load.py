@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     *,
     replacements: Replacements | None = None,
+    poll: Callable[[], None] | None = None,
 ) -> ModelBundle:
     """Load a model from a folder, or make one with random weights.
 
@@ -43,6 +44,7 @@ def load_model(
         dtype: Format of transformer, VAE and text encoder: "auto", "fp32", "bf16", "fp16". The image
             encoder is float16 on a GPU and float32 elsewhere, the audio encoder always float32, as published.
         replacements: Files used in place of the folder's own.
+        poll: Called between any two tensors; what it raises ends the loading.
 
     Raises:
         CheckpointError: missing, incomplete, damaged, hostile or wrong files, each named.
@@ -59,7 +61,7 @@ def load_model(
     require_memory(sum(plan.needed_bytes for plan in plans.values()), place_on.device, manifest.name)
     tokenizer = None if files.tokenizer is None else load_tokenizer(files.tokenizer)
     revision = _revision(files, plans)
-    modules = {name: plan.fill(place_on.device) for name, plan in plans.items()}
+    modules = {name: plan.fill(place_on.device, poll) for name, plan in plans.items()}
     logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
     return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
 

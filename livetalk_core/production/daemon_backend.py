@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from PIL import Image
 
-from .. import telemetry
 from ..audio import collect_clip
 from ..config import StreamConfig
 from ..daemon.calls import POLL_SECONDS
@@ -32,6 +31,8 @@ from .request import VideoRequest
 if TYPE_CHECKING:
     from .prepare import Job
     from .sound_track import SoundTrack
+
+logger = logging.getLogger("livetalk")
 
 
 def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConfig:
@@ -169,8 +170,8 @@ class Hearing:
         observer = self._watch.observer
         if event.state == "restarting":
             self._recovering = True
-            reason = "a rank failed" if event.error is None else event.error.message
-            telemetry.emit("ranks_replaced", logging.WARNING, reason=reason, restarts=event.restarts)
+            reason = "A rank failed." if event.error is None else event.error.message
+            logger.warning("%s The ranks are replaced; the video goes on from the last finished chunk.", reason)
             observer.phase("recovering")
         elif event.state == "ready" and self._recovering:
             self._recovering, self.recovered = False, True

@@ -40,7 +40,7 @@ class LocalBackend:
         watch.check()
         if self._bundle is None:
             watch.observer.phase("loading")
-            self._bundle = load_model(self._model, self._device, self._dtype)
+            self._bundle = load_model(self._model, self._device, self._dtype, poll=watch.check)
             if self._compiled:
                 compile_model(self._bundle)
         watch.check()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .report import ChunkRecord
 
 Phase = str
-"""Names: "checking", "starting" (ranks), "loading", "preparing", "generating", "recovering" (a rank died and is
-replaced; "generating" follows), "finishing"."""
+"""Names: "checking", "starting" (ranks), "loading", "preparing", "generating", "recovering" (a rank died or hung,
+all are replaced; "generating" follows), "finishing"."""
 
 
 class Observer:

@@ -97,8 +97,16 @@ def test_steps_are_told_and_stop_ends_between_two_of_them(request_: VideoRequest
     assert probe_video(request.output).frames == report.frames
     rest = produce(replace(request_, steps=None, size=None, resume=request.state))
     assert digests(report) + digests(rest) == digests(produce(replace(request_, steps=3)))
-    with pytest.raises(Stopped):
-        produce(replace(request_, stop=lambda: True))
+    asked: list[bool] = []
+
+    def later() -> bool:
+        asked.append(True)
+        return len(asked) > 20
+
+    for stop in (lambda: True, later):  # the second one while weights are read
+        with pytest.raises(Stopped):
+            produce(replace(request_, stop=stop))
+    assert len(asked) == 21
 
 
 def test_kept_backend_loads_once(request_: VideoRequest) -> None:
