@@ -6,6 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -218,14 +221,26 @@ def test_pipe_as_output_is_refused(tmp_path: Path) -> None:
         check_output(tmp_path / "a.mp4")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without the rights of root, who may write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
     try:
-        with pytest.raises(OutputError, match="Permission denied"):
-            check_output(tmp_path / "a.mp4")
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX systems")
+def test_unwritable_folder_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)  # noqa: S103 - not even to its owner
+        with nobody(), pytest.raises(OutputError, match="Permission denied") as caught:
+            check_output(Path(folder) / "a.mp4")
+        assert "permissions" in caught.value.hint and os.listdir(folder) == []
 
 
 _FULL_DISK = """

@@ -303,7 +303,6 @@ def test_captured_stages_have_published_names() -> None:
 
 
 def test_lora_adapter_can_be_added() -> None:
-    pytest.importorskip("peft")
     from peft import LoraConfig
 
     model, x = make_model(), make_inputs()
