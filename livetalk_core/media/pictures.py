@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -61,9 +62,9 @@ def _read(source: str | BinaryIO, text: str, min_side: int = MIN_SIDE) -> Image.
             opened.load()
             return _to_rgb(_upright(opened))
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"The picture {text} is far too large: {error}", _too_large_hint(), file=text
-        ) from error
+        pixels = re.search(r"\d+(?= pixels)", str(error))
+        size = f"has {int(pixels[0]) // 10**6} megapixels" if pixels else "is far too large"
+        raise ImageError(f"The picture {text} {size}.", _too_large_hint(), file=text) from error
     except UnidentifiedImageError as error:
         raise ImageError(
             f"The file {text} is not a picture that can be read.", "Give a PNG, JPEG, WebP or similar file.", file=text

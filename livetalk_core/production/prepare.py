@@ -123,7 +123,10 @@ def read_state(path: Path) -> StreamState:
         ) from error
     from ..engine import StreamState
 
-    state = StreamState.from_bytes(data)
+    try:
+        state = StreamState.from_bytes(data)
+    except StateError as error:
+        raise StateError(f"{path} is no saved stream: {error.message}", error.hint, **error.details) from error
     if state.ended:
         raise StateError(
             f"The saved stream {path} is at its end: no frames are left to make.",

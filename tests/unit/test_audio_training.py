@@ -68,7 +68,7 @@ def test_exported_folder_is_a_transformers_model(tmp_path: Path) -> None:
     reader = MouthReader().eval()
     export_audio_encoder(reader, tmp_path / "audio_encoder")
     assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "audio_encoder").do_normalize
-    model = Wav2Vec2Model.from_pretrained(tmp_path / "audio_encoder", dtype=torch.float32)
+    model = Wav2Vec2Model.from_pretrained(tmp_path / "audio_encoder").float()
     assert model.config.hidden_size == 96
     again = load_reader(tmp_path / "audio_encoder")
     samples = normalise(torch.randn(1, 32000))
