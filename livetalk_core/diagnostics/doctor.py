@@ -26,7 +26,7 @@ REQUIRED = {
     "av": ">=14.2", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.16", "rich": ">=13",
     "accelerate": ">=0.30", "ftfy": ">=6", "sentencepiece": ">=0.2", "psutil": ">=6", "matplotlib": ">=3.8",
 }  # fmt: skip
-"""What pyproject.toml asks for besides torch; inside ComfyUI there is no installed package to ask."""
+"""What pyproject.toml asks for besides torch and xfuser; inside ComfyUI there is no installed package to ask."""
 _FREE_DISK = 2 * _GIB
 
 
