@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -84,7 +85,7 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
 
     Attributes:
         model: A model folder, None for the embedded model, or a VAE's .safetensors file to decode latents only.
-        revision: Fingerprint of the model's weights, where the caller knows it.
+        revision: Changes when the model's files do: nobody joins a daemon with weights that were replaced.
         device: "auto", "cpu", "cuda" (rank N on cuda:N), or one device per rank: "cuda:2,cuda:3".
         dtype: Number format: "auto", "fp32", "bf16", "fp16".
         world_size: Number of ranks.
@@ -138,6 +139,8 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
         """Which requests can share a daemon: the same model, ranks and code."""
         same = (
             self.model, self.revision, self.device, self.dtype, self.world_size, self.attention, self.compile,
+            # Which cards "cuda:0" and so on mean.
+            os.environ.get("CUDA_VISIBLE_DEVICES", ""),
             sorted(self.options.items()), self.hosts, self.worker, self.worker_path,
             __version__, SCHEMA_VERSION, str(PACKAGE_ROOT),
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -34,6 +35,14 @@ def require_regular_file(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise checkpoint_error(path, "is not a regular file", "Give the path of a weight file.")
     return status.st_size
+
+
+def files_stamp(path: Path) -> str:
+    """A fingerprint that changes when the file, or any file below the folder, is replaced; none is read."""
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    sizes = [(each.relative_to(path).as_posix(), each.stat()) for each in files]
+    lines = "\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in sizes)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def read_json(path: Path) -> dict[str, Any]:

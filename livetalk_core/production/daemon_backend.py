@@ -22,6 +22,8 @@ from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
 from ..errors import DaemonUnavailableError, DeadlineError
 from ..loading.describe import RANDOM_PREFIX
+from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER
+from ..loading.model_files import files_stamp
 from ..media import cover_and_crop
 from ..media.pictures import MIN_SIDE
 from .backend import Made, ModelFacts, Watch, settled_device
@@ -47,24 +49,31 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
         ConfigError: a world that cannot be.
     """
     device, number_format = settled_device(request.device, dtype or request.dtype)
+    world, given = request.world_size or 1, request.daemon or DaemonConfig()
     if request.devices is not None:
         device = ",".join(f"cuda:{number}" for number in request.devices)
-    elif request.device == "auto":
+    elif ":" not in request.device:
         device = device.partition(":")[0]  # each rank its own
-    world, given = request.world_size or 1, request.daemon or DaemonConfig()
     if device.startswith("cuda"):
         # Late: with torch, which GPUs need anyhow.
         from ..daemon.rank_model import rank_device
 
         rank_device(device, 0, world if given.hosts is None else given.hosts.ranks_per_node)
-    model = request.model
-    if model is not None and not model.startswith(RANDOM_PREFIX):
-        model = str(Path(model).absolute())
+    model, revision = _weights(request.model)
     return msgspec.structs.replace(
-        given, model=model, device=device, dtype=number_format, compile=request.compile,
-        world_size=world, attention=request.attention,
-        detached=request.detached or given.detached,
+        given, model=model, revision=revision, device=device, dtype=number_format, compile=request.compile,
+        world_size=world, attention=request.attention, detached=request.detached or given.detached,
     )  # fmt: skip
+
+
+def _weights(model: str | None) -> tuple[str | None, str]:
+    """A model as the ranks find it, wherever they run, and what changes when its files do."""
+    if model is not None and model.startswith(RANDOM_PREFIX):
+        return model, ""
+    if model in (None, EMBEDDED):
+        return None, files_stamp(EMBEDDED_FOLDER)
+    folder = Path(str(model)).absolute()
+    return str(folder), files_stamp(folder)
 
 
 class DaemonBackend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,20 @@ from cli_tools import speech, write_wav
 from PIL import Image
 
 from livetalk_core.config import ChunkGeometry, CorrectionConfig
+from livetalk_core.daemon.daemon_config import DaemonConfig
 from livetalk_core.errors import AudioError, ConfigError, ImageError
+from livetalk_core.loading.hardware import cpu_has_bf16
 from livetalk_core.media import probe_video
-from livetalk_core.production import Observer, Recording, Report, Stopped, VideoRequest, make_backend, produce
+from livetalk_core.production import (
+    Observer,
+    Recording,
+    Report,
+    Stopped,
+    VideoRequest,
+    daemon_config,
+    make_backend,
+    produce,
+)
 
 pytestmark = pytest.mark.unit
 RATE = 16_000
@@ -107,6 +120,22 @@ def test_steps_are_told_and_stop_ends_between_two_of_them(request_: VideoRequest
         with pytest.raises(Stopped):
             produce(replace(request_, stop=stop))
     assert len(asked) == 21
+
+
+def test_daemon_is_shared_by_whoever_asks_for_the_same(
+    request_: VideoRequest, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(**fields: Any) -> str:
+        return daemon_config(replace(request_, **{"world_size": 2, **fields})).key()
+
+    monkeypatch.chdir(tiny_model_folder.parent)
+    assert key() == key(model=tiny_model_folder.name) == key(detached=True) == key(daemon=DaemonConfig(grace=9.0))
+    assert key(dtype="auto") == key(dtype="bf16" if cpu_has_bf16() else "fp32") and key(seed=8) == key(device="auto")
+    assert len({key(), key(dtype="bf16"), key(world_size=3), key(compile=True), key(model=None)}) == 5
+    copy = shutil.copytree(tiny_model_folder, tmp_path / "copy")
+    before = key(model=str(copy))
+    os.utime(copy / "livetalk.json", (1, 1))
+    assert key(model=str(copy)) != before, "its files were replaced"
 
 
 def test_kept_backend_loads_once(request_: VideoRequest) -> None:
