@@ -9,8 +9,9 @@ import numpy as np
 
 from livetalk_core.config import StreamConfig, decode_config
 from livetalk_core.daemon.messages import ModelInfo
+from livetalk_core.daemon.rank_interface import Result, RunContext, Standing
 from livetalk_core.daemon.worker_link import WorkerLink
-from livetalk_core.daemon.worker_loop import Result, RunContext, Standing, WorkerLoop, read_worker_config
+from livetalk_core.daemon.worker_loop import WorkerLoop, read_worker_config
 from livetalk_core.daemon.worker_messages import Encode, Open, OpenDecode, Restore
 
 

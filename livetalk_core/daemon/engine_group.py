@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,19 +10,17 @@ from typing import Literal, Protocol
 from .. import __version__, telemetry
 from ..errors import (
     DaemonUnavailableError,
-    DeadlineError,
     LiveTalkError,
     ProtocolError,
-    WorkerDiedError,
     WorkerFailedError,
     WorkerHungError,
 )
 from .connection import Connection, ConnectionEndedError
 from .daemon_config import DaemonConfig
+from .fault_reports import at_rank, death, hang
 from .messages import ModelInfo
 from .process_group import ProcessGroup, Rank
 from .restart_budget import RestartBudget
-from .wire import redact, to_error
 from .worker_messages import Beat, CancelRun, Command, Failure, Load, Loaded, Ready, Report
 
 State = Literal["stopped", "starting", "loading", "ready", "stopping", "restarting", "dead"]
@@ -197,7 +194,7 @@ class EngineGroup:
     def _take_failure(self, rank: Rank, message: Failure, now: float) -> None:
         telemetry.emit("rank_error", logging.WARNING, rank=rank.number, error=message.error.message)
         if self.task is None:
-            self._fail(self._at_rank(rank, message), now)
+            self._fail(at_rank(rank, message), now)
             return
         if self.task.failed_at is None:
             self.task.failed_at = now
@@ -242,20 +239,13 @@ class EngineGroup:
         reports = [(rank, rank.outcome) for rank in failed if isinstance(rank.outcome, Failure)]
         fatal = any(report.fatal for _, report in reports)
         rank, report = next(((r, f) for r, f in reports if f.fatal), reports[0])
-        return self._at_rank(rank, report), fatal
-
-    def _at_rank(self, rank: Rank, report: Failure) -> LiveTalkError:
-        error = to_error(report.error)
-        beat = rank.progress.beat
-        facts = {"rank": rank.number, "phase": beat.phase, "chunk": report.chunk, "log": redact(str(rank.log))}
-        error.details = {**facts, **error.details}
-        return error
+        return at_rank(rank, report), fatal
 
     def _find_fault(self, now: float) -> LiveTalkError | None:
         """A rank that is dead, silent or too slow, as the error that says so."""
         assert self.group is not None
         if (dead := self.group.dead()) is not None:
-            return self._death(dead)
+            return death(dead, starting=self.state == "starting")
         for rank in self.group.ranks:
             overdue = rank.progress.overdue(self._config.deadlines, now)
             if overdue is not None:
@@ -271,42 +261,13 @@ class EngineGroup:
             return None
         return self._worst([rank for rank in self.group.ranks if isinstance(rank.outcome, Failure)])[0]
 
-    def _death(self, rank: Rank) -> LiveTalkError:
-        code = rank.process.returncode or 0
-        how, facts = f"ended with exit code {code}", self._facts(rank)
-        hint = ""
-        if code < 0:
-            facts["signal"] = -code
-            how = f"was ended by signal {-code} ({signal.Signals(-code).name})"
-            if -code == signal.SIGKILL:
-                hint = "If nobody did this, the system may have run out of memory. "
-        if (tail := rank.log_tail()) and self.state == "starting":
-            how += f"; it wrote last: {tail[-1500:]}"
-        return WorkerDiedError(f"Rank {rank.number} {how}, {self._where(rank)}.", f"{hint}See its log.", **facts)
-
     def _hang(self, rank: Rank, setting: str, limit: float, now: float) -> LiveTalkError:
-        facts = {**self._facts(rank), "setting": setting, "seconds": limit}
-        if rank.progress.beat.phase in ("starting", "loading", "compiling"):
-            return DeadlineError(
-                f"Rank {rank.number} is not done with {rank.progress.beat.phase} after {limit:g} s.",
-                f"See its log, or raise the setting {setting}.", **facts,
-            )  # fmt: skip
-        assert self.group is not None
-        self.group.abort(rank.number)
-        self._kill_at = now + self._config.deadlines.abort
-        return WorkerHungError(
-            f"Rank {rank.number} hangs: no progress for {limit:g} s, {self._where(rank)}.",
-            f"Where it stood is in its log; the limit is the setting {setting}.", **facts,
-        )  # fmt: skip
-
-    def _where(self, rank: Rank) -> str:
-        beat = rank.progress.beat
-        return f"in phase {beat.phase}, chunk {beat.chunk}, step {beat.step}"
-
-    def _facts(self, rank: Rank) -> dict[str, int | float | str]:
-        beat = rank.progress.beat
-        log = redact(str(rank.log))
-        return {"rank": rank.number, "phase": beat.phase, "chunk": beat.chunk, "step": beat.step, "log": log}
+        error = hang(rank, setting, limit)
+        if isinstance(error, WorkerHungError):
+            assert self.group is not None
+            self.group.abort(rank.number)
+            self._kill_at = now + self._config.deadlines.abort
+        return error
 
     def _fail(self, error: LiveTalkError, now: float, *, blame: bool = False, counted: bool = True) -> None:
         """The group cannot be used any more: end it and decide what follows.

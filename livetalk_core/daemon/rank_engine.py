@@ -20,8 +20,9 @@ from .daemon_config import WorkerConfig
 from .extras import unpack_extras
 from .latent_decoding import LatentDecoding, map_latents
 from .messages import ModelInfo
-from .rank_model import RankModel, load_rank_model, meet_ranks, memory_reported, require_plan
-from .worker_loop import Result, RunCancelled, RunContext, Standing
+from .rank_device import memory_reported
+from .rank_interface import Result, RunCancelled, RunContext, Standing
+from .rank_model import RankModel, load_rank_model, meet_ranks, require_plan
 from .worker_messages import Encode, Open, OpenDecode, Phase, Restore
 
 _EMBEDDED = (None, "embedded")

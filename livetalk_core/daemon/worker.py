@@ -17,8 +17,9 @@ import msgspec
 
 from .. import telemetry
 from .daemon_config import WorkerConfig
+from .rank_interface import Line
 from .worker_link import WorkerLink
-from .worker_loop import Line, WorkerLoop, read_config_file
+from .worker_loop import WorkerLoop, read_config_file
 
 PATIENCE = 600.0
 """Seconds that ranks on several hosts wait for each other."""
@@ -72,8 +73,8 @@ def _serve_far(interface: str, device: str, path: Path | None, life: ExitStack) 
         os.environ[name] = interface
     from ..parallel.groups import open_groups
     from .host_line import FollowerLine, LeaderLine, share_config
+    from .rank_device import rank_device
     from .rank_engine import ModelRankEngine
-    from .rank_model import rank_device
 
     local, neighbours = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     groups = life.enter_context(

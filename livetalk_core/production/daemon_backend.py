@@ -56,7 +56,7 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
         device = device.partition(":")[0]  # each rank its own
     if device.startswith("cuda"):
         # Late: with torch, which GPUs need anyhow.
-        from ..daemon.rank_model import rank_device
+        from ..daemon.rank_device import rank_device
 
         rank_device(device, 0, world if given.hosts is None else given.hosts.ranks_per_node)
     model, revision = _weights(request.model)

@@ -15,8 +15,9 @@ from fakes.faults import Injector
 from livetalk_core.chunking import total_frames
 from livetalk_core.config import StreamConfig, decode_config
 from livetalk_core.daemon.messages import ModelInfo
+from livetalk_core.daemon.rank_interface import Result, RunContext, Standing
 from livetalk_core.daemon.worker_link import WorkerLink
-from livetalk_core.daemon.worker_loop import Result, RunContext, Standing, WorkerLoop, read_worker_config
+from livetalk_core.daemon.worker_loop import WorkerLoop, read_worker_config
 from livetalk_core.daemon.worker_messages import Encode, Open, OpenDecode, Restore
 from livetalk_core.errors import CheckpointError, ImageError, OutOfMemoryError
 

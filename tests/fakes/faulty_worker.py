@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from fakes.faults import Injector
+from livetalk_core.daemon.rank_interface import Result, RunContext
 from livetalk_core.daemon.worker import log_to_stderr
 from livetalk_core.daemon.worker_link import WorkerLink
-from livetalk_core.daemon.worker_loop import Result, RunContext, WorkerLoop, read_worker_config
+from livetalk_core.daemon.worker_loop import WorkerLoop, read_worker_config
 from livetalk_core.daemon.worker_messages import Phase
 
 

@@ -17,8 +17,8 @@ from livetalk_core.config import StreamConfig
 from livetalk_core.daemon.daemon_config import DaemonConfig, WorkerConfig
 from livetalk_core.daemon.extras import pack_extras, unpack_extras
 from livetalk_core.daemon.latent_decoding import LatentDecoding, map_latents
+from livetalk_core.daemon.rank_device import memory_reported, rank_device
 from livetalk_core.daemon.rank_engine import ModelRankEngine
-from livetalk_core.daemon.rank_model import memory_reported, rank_device
 from livetalk_core.daemon.worker_messages import Open, OpenDecode
 from livetalk_core.errors import ConfigError, DeviceError, NumericalError, OutOfMemoryError
 from livetalk_core.loading import load_vae
