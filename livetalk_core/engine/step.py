@@ -14,7 +14,7 @@ from torch import Tensor
 from ..audio import check_samples
 from ..chunking import ChunkSpan, chunk_span, total_frames
 from ..errors import AudioError, NumericalError, StateError
-from ..retrospective import appearance, fade_border, match_color, measure_drift, motion_latents
+from ..retrospective import LEAD_FRAMES, appearance, fade_border, match_color, measure_drift, motion_latents
 from ..sampling import motion_buffer, sample
 from ..telemetry import StageTimer
 from .constants import StreamConstants
@@ -61,8 +61,8 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A chunk before trimming and rounding: new video [1,3,F,H,W], the next motion latents, and the frame before the
-    new ones [1,3,1,H,W] as this chunk decodes it, where border_fade asks for it."""
+    """A chunk before trimming and rounding: new video [1,3,F,H,W], the next motion latents, and the two frames before
+    the new ones [1,3,2,H,W] as this chunk decodes them, where border_fade asks for it."""
 
     video: Tensor
     motion: Tensor
@@ -156,15 +156,15 @@ def render(
     with timer.stage("correct"):
         # Frames that are neither handed out nor conditioned on need no correction.
         fresh = span.features - span.drop
-        led = config.correction.border_fade > 0 and span.drop > 0
-        needed = max(fresh + led, config.geometry.motion_frames)
+        lead = LEAD_FRAMES if config.correction.border_fade > 0 and span.drop >= LEAD_FRAMES else 0
+        needed = max(fresh + lead, config.geometry.motion_frames)
         video = match_color(video[:, :, -needed:], constants.color, config.correction.color_strength)
     with timer.stage("encode"):
         following = motion_latents(bundle.vae.encode, video, config.geometry.motion_frames).to(bundle.dtype)
         _require_finite(following, span.index, "motion latents")
         see("motion_latents_next", following)
     start = needed - fresh
-    before = video[:, :, start - 1 : start] if led else None
+    before = video[:, :, start - lead : start] if lead else None
     video = video[:, :, start:]
     see("video", video)
     return Rendered(video, following, peak, before)

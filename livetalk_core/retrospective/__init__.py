@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .border import fade_border
+from .border import LEAD_FRAMES, fade_border
 from .color_match import ColorReference, color_reference, match_color
 from .drift import Appearance, Drift, appearance, measure_drift, sharpness
 from .motion import motion_latents
 
 __all__ = [
+    "LEAD_FRAMES",
     "Appearance",
     "ColorReference",
     "Drift",

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_what_is_added_falls_to_nothing() -> None:
-    video, again, shown = torch.zeros(1, 3, 6, 2, 2), torch.zeros(1, 3, 1, 2, 2), torch.ones(1, 3, 1, 2, 2)
+    video, again, shown = torch.zeros(1, 3, 6, 2, 2), torch.zeros(1, 3, 2, 2, 2), torch.ones(1, 3, 1, 2, 2)
     added = fade_border(video, again, shown, 4)[0, 0, :, 0, 0]
     assert 1 > added[0] > added[1] > added[2] > added[3] > 0
     assert (added[4:] == 0).all()
@@ -24,10 +24,20 @@ def test_what_is_added_falls_to_nothing() -> None:
     assert fade_border(video, again, shown, 9).shape == video.shape
 
 
+def test_the_first_generated_frame_moves_less_and_even_motion_stays() -> None:
+    even = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 3, 8, 2, 2)
+    shown = even[:, :, 1:2]
+    torch.testing.assert_close(fade_border(even[:, :, 2:], even[:, :, :2], shown, 4), even[:, :, 2:])
+    jump = even + 3 * (torch.arange(8) >= 2).view(1, 1, 8, 1, 1)
+    faded = fade_border(jump[:, :, 2:], jump[:, :, :2], shown, 4)
+    assert 1 < float((faded[:, :, 0] - shown[:, :, 0]).mean()) < 4
+    torch.testing.assert_close(faded[:, :, 4:], jump[:, :, 6:])
+
+
 def test_a_still_scene_with_an_offset_passes_without_a_jump() -> None:
     scene = torch.randn(1, 3, 1, 4, 4)
-    chunk = scene.expand(-1, -1, 8, -1, -1) + 0.4
-    faded = fade_border(chunk[:, :, 1:], chunk[:, :, :1], scene, 6)
+    chunk = scene.expand(-1, -1, 9, -1, -1) + 0.4
+    faded = fade_border(chunk[:, :, 2:], chunk[:, :, :2], scene, 6)
     steps = torch.cat([scene, faded], dim=2).diff(dim=2).abs().amax(dim=(0, 1, 3, 4))
     assert float(steps.max()) < 0.4 / 4
 
