@@ -9,15 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes.daemons import SLICE, TESTS, assert_all_gone, daemon_config, expected_frames, processes_of, sound
+from fakes.daemons import GEOMETRY, SLICE, TESTS, assert_all_gone, daemon_config, expected_frames, processes_of, sound
 from fakes.faults import Fault, at_start, fail_at
 
+from livetalk_core.chunking import total_frames
 from livetalk_core.daemon.client import Client
 from livetalk_core.errors import AudioError, CheckpointError, WorkerFailedError
 from livetalk_core.media import frame_digest, open_sound, probe_video
@@ -164,6 +166,17 @@ def test_stop_within_a_chunk_keeps_what_was_made_and_its_state(
     assert len(report.chunks) == 2 and probe_video(tmp_path / "out.mkv").frames == 56
     assert b'"chunk": 2' in (tmp_path / "s.state").read_bytes()
     assert_all_gone(tmp_path / "run")
+
+
+def test_video_is_as_long_as_its_sound_whatever_its_length(tmp_path: Path) -> None:
+    """The same rule decides about the tail here as in one process."""
+    wanted = request(tmp_path, sound(1))
+    with closing(make_backend(wanted)) as backend:
+        for samples in (1, 319, SLICE - 320, SLICE, SLICE + 319, SLICE + 320, 2 * SLICE - 1, 2 * SLICE):
+            recording = Recording(sound(2)[:samples].clip(-1, 1), 16_000)
+            report = produce(replace(wanted, audio=recording), backend=backend)
+            assert report.frames == total_frames(samples, GEOMETRY) and report.audio_seconds <= samples / 16_000
+            assert probe_video(tmp_path / "out.mkv").frames == report.frames
 
 
 def test_bad_sound_ends_it_after_the_chunks_before(tmp_path: Path) -> None:
