@@ -88,20 +88,25 @@ def logs(
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end of each file.")] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on showing what is written, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Go on showing what is written, until the daemon ends or Ctrl-C.")
     ] = False,
 ) -> None:
     """Show where a daemon's logs are and how they end; those of one that met a fault stay when it is gone."""
     from ..daemon.registry import logs as log_files
+    from ..daemon.registry import still_writes
 
     files = log_files(name)
     if not files:
         stderr().print("No logs: no such daemon runs, and none has met a fault.")
     ends = [_print_tail(path, lines) for path in files]
     try:
-        while follow and files:
-            time.sleep(_FOLLOW_SECONDS)
+        alive = follow and bool(files)
+        while alive:
+            alive = still_writes(files[0])
             ends = [_print_more(path, end) for path, end in zip(files, ends, strict=True)]
+            time.sleep(_FOLLOW_SECONDS if alive else 0)
+        if follow and files:
+            stderr().print("The daemon has ended.")
     except KeyboardInterrupt:
         return
 

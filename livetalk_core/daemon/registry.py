@@ -134,6 +134,11 @@ def logs(name: str | None = None, root: str | None = None) -> list[Path]:
     return _logs_of(base, chosen[-1]) if chosen else []
 
 
+def still_writes(log: Path) -> bool:
+    """Whether the daemon of a log file lives."""
+    return is_alive(log.parent.parent / log.name.partition("-")[0])
+
+
 def _by_age(base: Path) -> list[Path]:
     return sorted((base / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
 

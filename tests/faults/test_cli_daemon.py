@@ -78,6 +78,8 @@ def test_logs_of_a_daemon_that_met_a_fault_stay(root: Path) -> None:
     wait_until(lambda: not running_daemons(), 15, "the daemon has ended")
     shown = livetalk("daemon", "logs", daemon.name).stdout
     assert f"{daemon.name}-supervisor.log" in shown and "rank_error" in shown
+    followed = livetalk("daemon", "logs", daemon.name, "--follow")
+    assert followed.code == 0 and "rank_error" in followed.stdout and "has ended" in followed.stderr
 
 
 def test_unknown_name_is_refused_with_the_known_ones(root: Path) -> None:
