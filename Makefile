@@ -5,6 +5,7 @@
 # make test-all  test and the slow tiers
 # make bench   how fast the embedded model is here
 # make embedded-model  train the embedded model from nothing
+# make distill-ablation  compare self-correction with K_max 1, 3, 5 and none: days on two cores
 # make clean   remove what these made
 #
 # TORCH chooses the torch to install; the default is the CPU build. For a GPU, for instance:
@@ -26,10 +27,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest -q
 TIERS := unit or property or golden or dist or faults or security
 
-.PHONY: help setup demo test test-all lint bench embedded-model clean
+.PHONY: help setup demo test test-all lint bench embedded-model distill-ablation clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 setup: $(VENV)/.ready
 
@@ -82,6 +83,16 @@ embedded-model: setup
 	$(ONE).train_vae_borders --clips $(RUNS)/clips --cache $(RUNS)/cache --vae $(RUNS)/vae/vae \
 	  --out $(RUNS)/vae_borders
 	$(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders --audio $(RUNS)/audio/audio_encoder
+
+# The self-correction ablation at toy scale (docs/training.md says how long): interrupted, the same command goes on.
+distill-ablation: setup
+	$(PIP) -e '.[train]'
+	$(BIN)/livetalk train prepare --drawn 64 --out $(RUNS)/distill/data
+	test -d $(RUNS)/distill/teacher || { $(BIN)/livetalk train stage1 --recipe toy --data $(RUNS)/distill/data \
+	  --out $(RUNS)/distill/stage1 $$(test -d $(RUNS)/distill/stage1/checkpoints && echo --resume) \
+	  && $(BIN)/livetalk train export $(RUNS)/distill/stage1 --out $(RUNS)/distill/teacher; }
+	$(BIN)/livetalk train ablation --data $(RUNS)/distill/data --teacher $(RUNS)/distill/teacher \
+	  --model $(RUNS)/distill/teacher --out $(RUNS)/distill/ablation
 
 bench: setup
 	$(BIN)/livetalk bench

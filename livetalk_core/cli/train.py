@@ -127,6 +127,34 @@ def export(
     stdout().print(f"{out}: {network} of {run}. Try it: livetalk generate --model {out} ...")
 
 
+@train.command()
+@guarded
+def ablation(
+    data: _Data, out: _Out, model: _Model = "embedded",
+    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. Repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(help="Training runs per arm.")] = 2,
+    chunks: Annotated[int, typer.Option(help="Length of the rollouts.")] = 300,
+    changes: _Set = None, device: _Device = "auto",
+) -> None:  # fmt: skip
+    """Compare K_max 1, 3, 5 and teacher-forced motion frames: train, roll out, measure. Interrupted, it goes on."""
+    from ..training.ablation import AblationRequest, run_ablation
+    from ..training.recipes.ablation import ARMS
+    from ..training.trainer.ranks import join_ranks
+
+    for arm in arms or ():
+        if arm not in ARMS:
+            raise ConfigError(f"There is no arm {arm!r}.", f"Known: {', '.join(ARMS)}.")
+    request = AblationRequest(
+        data, out, _path(model), None if teacher is None else _path(teacher), tuple(arms or ARMS),
+        tuple(range(seeds)), chunks, tuple(changes or ()),
+    )  # fmt: skip
+    with join_ranks(device) as ranks:
+        run_ablation(request, ranks, stderr().print)
+    stdout().print((out / "ablation.md").read_text())
+    stdout().print(f"{out / 'ablation.png'}")
+
+
 def _run(
     stage: Stage, name: str, changes: list[str] | None, data: Path, out: Path, model: str, teacher: str | None,
     resume: bool, device: str, dry_run: bool,

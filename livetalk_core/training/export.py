@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import OutputError, TrainingError
 from ..loading import ModelParts, export_published
 from ..loading.assemble import finish, place
+from ..loading.atomic_files import unwritable
 from ..loading.layout import TRANSFORMER_STEM
 from .methods.stage1 import NETWORK
 from .methods.stage2 import STUDENT
@@ -53,8 +54,16 @@ def export_model(
     finish(transformer, torch.device("cpu"))
     own_layout = parts.files.kind == "livetalk"
     source = parts.files.folder
-    _link_others(source, folder, "transformer" if own_layout else TRANSFORMER_STEM)
-    export_published(transformer, folder / "transformer" if own_layout else folder, dtype=dtype)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _link_others(source, part, "transformer" if own_layout else TRANSFORMER_STEM)
+        export_published(transformer, part / "transformer" if own_layout else part, dtype=dtype)
+        os.replace(part, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def averaged_weights(checkpoint: Path, network: str) -> Iterator[tuple[str, Tensor]]:
@@ -81,14 +90,11 @@ def _link_others(source: Path, folder: Path, left_out: str) -> None:
     """All files of a model folder but those whose path within it begins with `left_out`."""
     for path in _files(source, left_out):
         target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, target)
-            except OSError:
-                shutil.copyfile(path, target)
-        except OSError as error:
-            raise OutputError(f"{target} cannot be written ({error}).", "Choose another place.") from error
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
 
 
 def _files(source: Path, left_out: str) -> Iterable[Path]:
