@@ -150,7 +150,8 @@ def panels_plot(
         OutputError: the path cannot be written.
     """
     figure, axes = _stacked_figure(len(panels))
-    figure.subplots_adjust(left=0.06, hspace=0.42)
+    # Room for the first panel's own title.
+    figure.subplots_adjust(left=0.06, hspace=0.42, top=1 - 1.15 / figure.get_size_inches()[1])
     for axis, (name, curves) in zip(axes, panels.items(), strict=True):
         _dress(axis)
         for number, (label, (x, y)) in enumerate(curves.items()):
@@ -188,7 +189,7 @@ def _head(figure: Figure, axes: list[Any], title: str, note: str) -> None:
         labels,
         loc="upper right",
         bbox_to_anchor=where,
-        ncols=max(1, len(labels)),
+        ncols=min(4, max(1, len(labels))),
         frameon=False,
         fontsize=11,
         labelcolor=_INK,
