@@ -1,0 +1,141 @@
+"""Stop pressed at every moment, the model released, the host killed: control comes back, nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from comfy_graphs import LOAD, ROOT, SAMPLER, Prompt, avatar, changed, workflow
+from conftest import Runner
+
+pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
+pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
+
+CONTROL_SECONDS = 5.0
+"""Between pressing Stop and the host's word that the prompt has ended: 0.1 s where the machine has time for it
+(docs/comfyui.md), longer on one that runs other tests beside this one."""
+
+GONE_SECONDS = 10.0
+"""Until no process is left: 5 s, and as much again for a busy machine."""
+
+LONG = changed(avatar(0.0), SAMPLER, steps=40, width=128, height=128)
+LATENTS = {
+    **{name: node for name, node in workflow("parallel_vae_decode").items() if name in ("8", "9")},
+    "latent": {"class_type": "ProbeLatent",
+               "inputs": {"batch": 4, "channels": 16, "length": 41, "height": 32, "width": 32}},
+}  # fmt: skip
+
+
+def at_text(words: str) -> Callable[[str, Any], bool]:
+    return lambda kind, data: kind == "text" and words in data["text"]
+
+
+def at(event: str) -> Callable[[str, Any], bool]:
+    return lambda kind, data: kind == event
+
+
+def all_steps_done(kind: str, data: Any) -> bool:
+    """The first chunk's only step has been made: it is being decoded."""
+    return kind == "progress" and data["value"] > 0
+
+
+CASES: dict[str, tuple[Prompt, Callable[[str, Any], bool]]] = {
+    "checking": (changed(LONG, LOAD, precision="fp32"), at_text("Checking")),
+    "starting": (changed(LONG, LOAD, precision="fp32"), at_text("Starting the processes")),
+    "loading": (changed(LONG, LOAD, precision="fp32"), at_text("Loading the model")),
+    "preparing": (LONG, at_text("Preparing")),
+    "sampling": (LONG, at("progress")),
+    "decoding": (changed(avatar(0.0), SAMPLER, steps=1, width=256, height=256), all_steps_done),
+    "between chunks": (changed(avatar(0.0), SAMPLER, seed=5), at("livetalk.chunk")),
+    "loading a VAE": (changed(LATENTS, "9", samples=["latent", 0]), at_text("Loading the VAE")),
+    "decoding latents": (changed(LATENTS, "9", samples=["latent", 0]), at("livetalk.chunk")),
+}
+
+
+@pytest.mark.parametrize("moment", CASES)
+def test_stop_gives_control_back_and_the_next_run_is_clean(
+    server: Any, run: Runner, moment: str, record_property: Callable[[str, object], None]
+) -> None:
+    graph, reached = CASES[moment]
+    stopped = run(graph, interrupt=reached)
+    assert stopped.status == "interrupted", stopped.error
+    seconds = stopped.when("execution_interrupted") - stopped.when("stop pressed")
+    record_property("seconds", seconds)
+    print(f"{moment}: control back after {seconds:.3f} s")
+    assert seconds < CONTROL_SECONDS
+    following = run(changed(avatar(1.0), SAMPLER, seed=hash(moment) % 1000))
+    assert following.status == "success", following.error
+    left = [path.name for path in (server.base / "temp" / "livetalk").glob("*") if path.suffix != ".mp4"]
+    assert not left and len(daemons(server.pid)) <= 2 * 2
+
+
+def test_giving_the_memory_back(server: Any, run: Runner) -> None:
+    for post in (lambda: server.post("/livetalk/release"), lambda: server.post("/free", {"unload_models": True})):
+        assert run(changed(avatar(1.0), SAMPLER, seed=time.time_ns() % 10**6)).status == "success"
+        held = server.get("/livetalk/status")["stream_model"]
+        assert held["model"] == "embedded" and not held["busy"] and all(map(psutil.pid_exists, held["processes"]))
+        post()
+        assert server.get("/livetalk/status")["stream_model"]["model"] is None
+        wait_until_gone([psutil.Process(pid) for pid in held["processes"] if psutil.pid_exists(pid)])
+    graph = {"release": {"class_type": "LiveTalkReleaseModel", "inputs": {}}}
+    shown = {**graph, "shown": {"class_type": "PreviewAny", "inputs": {"source": ["release", 0]}}}
+    assert "nothing was loaded" in run(shown).outputs["shown"]["text"][0]
+
+
+def test_a_host_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    from tools.comfy_host.client import run_prompt
+    from tools.comfy_host.server import ComfyServer
+
+    with ComfyServer((ROOT,), base=tmp_path) as server:
+        chunk = threading.Event()
+
+        def follow() -> None:
+            with pytest.raises((ConnectionError, OSError)):
+                run_prompt(server.url, LONG, interrupt=lambda kind, data: bool(kind == "progress" and chunk.set()))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        assert chunk.wait(300)
+        started = daemons(server.pid)
+        assert len(started) == 2, "one supervisor and one rank"
+        server.kill()
+        print(f"all gone after {wait_until_gone(started):.1f} s")
+        follower.join(30)
+
+
+def test_a_daemon_that_died_is_replaced_without_a_word(server: Any, run: Runner) -> None:
+    assert run(avatar(1.0)).status == "success"
+    for process in daemons(server.pid):
+        process.kill()
+    outcome = run(changed(avatar(1.0), SAMPLER, seed=77))
+    assert outcome.status == "success", outcome.error
+    assert not outcome.ran() & {LOAD, "4"}
+
+
+def daemons(host: int) -> list[psutil.Process]:
+    """Processes of ours that a host has started, however far down."""
+    children = psutil.Process(host).children(recursive=True)
+    return [child for child in children if "livetalk_core.daemon" in " ".join(child.cmdline())]
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> float:
+    """Seconds until the last one has ended; fails after `GONE_SECONDS`."""
+    began = time.monotonic()
+    while alive := [process for process in processes if lives(process)]:
+        assert time.monotonic() - began < GONE_SECONDS, alive
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs; one that only waits for its parent to notice has ended."""
+    try:
+        status: str = process.status()
+    except psutil.NoSuchProcess:
+        return False
+    return status != psutil.STATUS_ZOMBIE
