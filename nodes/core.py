@@ -9,6 +9,7 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[1]
 CORE = "livetalk_core"
+DISTRIBUTION = "livetalk"
 
 NEEDED = (
     "torch", "diffusers", "transformers", "safetensors", "numpy", "scipy", "av", "PIL", "pyloudnorm", "msgspec",
@@ -45,7 +46,7 @@ def require_core() -> None:
     if missing:
         raise InstallError(
             f"LiveTalk needs Python packages that ComfyUI's Python does not have: {', '.join(missing)}. "
-            f"Stop ComfyUI, run this, and start it again:  {install_command()}"
+            f"Stop ComfyUI, run this, and start it again:  {install_command(missing)}"
         )
 
 
@@ -54,7 +55,8 @@ def missing_packages() -> list[str]:
     return [name for name in (CORE, *NEEDED) if name not in sys.modules and importlib.util.find_spec(name) is None]
 
 
-def install_command() -> str:
+def install_command(missing: list[str]) -> str:
     """The command that installs what is missing, for exactly this interpreter."""
-    requirements = PACK / "requirements.txt"
-    return subprocess.list2cmdline([sys.executable, "-m", "pip", "install", "-r", str(requirements)])
+    # A pack without the engine in its folder goes with the installed package, which brings all the rest.
+    what = [DISTRIBUTION] if CORE in missing else ["-r", str(PACK / "requirements.txt")]
+    return subprocess.list2cmdline([sys.executable, "-m", "pip", "install", *what])

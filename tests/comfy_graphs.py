@@ -17,7 +17,7 @@ Prompt = dict[str, Any]
 
 def workflow(name: str) -> Prompt:
     """A shipped workflow in the API's format."""
-    graph: Prompt = json.loads((WORKFLOWS / f"{name}.api.json").read_text(encoding="utf-8"))
+    graph: Prompt = json.loads((WORKFLOWS / "api" / f"{name}.api.json").read_text(encoding="utf-8"))
     return graph
 
 

@@ -89,6 +89,11 @@ class ComfyServer:
             time.sleep(0.2)
         self.start_seconds = time.monotonic() - began
 
+    def wait(self) -> None:
+        """Until it ends by itself."""
+        assert self._process is not None
+        self._process.wait()
+
     def stop(self) -> None:
         """End it, politely first."""
         if self._process is not None and self._process.poll() is None:

@@ -1,0 +1,1 @@
+"""Workflows in the page's own format, and their pictures."""
