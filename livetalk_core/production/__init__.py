@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backend import Backend, ModelFacts, Stopped, make_backend
     from .daemon_backend import daemon_config
-    from .demo import Demonstration, make_demo
+    from .demo import Demonstration, Exhibits, make_demo
     from .observer import Observer
     from .prepare import Job
     from .producer import produce
@@ -19,6 +19,7 @@ __all__ = [
     "Backend",
     "ChunkRecord",
     "Demonstration",
+    "Exhibits",
     "Job",
     "ModelFacts",
     "Observer",
@@ -37,6 +38,7 @@ _HOMES = {
     "Backend": "backend",
     "ChunkRecord": "report",
     "Demonstration": "demo",
+    "Exhibits": "demo",
     "Job": "prepare",
     "ModelFacts": "backend",
     "Observer": "observer",

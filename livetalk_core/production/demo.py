@@ -59,45 +59,67 @@ def make_demo(folder: Path, settings: VideoRequest | None = None, observer: Obse
     video, report_file = folder / "demo.mp4", folder / "report.json"
     base = settings or VideoRequest(audio="", output=video)
     request = replace(base, audio=str(BUNDLED_SPEECH), output=video, report=report_file)
-    keeper = _Keeper(observer or Observer())
-    report = produce(request, keeper)
-    if not report.chunks:
-        raise OutputError("Interrupted before the first frame: there is nothing to show.", "Run it again.")
-    sheet = contact_sheet(keeper.sheet.frames(), folder / "contact_sheet.png", _COLUMNS, _title(report))
-    opening = np.concatenate(keeper.opening)
-    loudness = loudness_envelope(np.concatenate(keeper.samples))[: len(opening)]
-    times = np.arange(len(opening)) / report.fps
-    plot = folder / "mouth.png"
-    correlation, lag = mouth_plot(times, opening, loudness, plot)
-    summary = write_atomic(folder / "summary.txt", _summary(report, correlation, lag))
-    return Demonstration(video, sheet, plot, summary, report_file, report, correlation, lag)
+    exhibits = Exhibits(observer)
+    report = produce(request, exhibits)
+    return exhibits.leave(folder, report)
 
 
-class _Keeper(Observer):
-    """Passes everything on and keeps what the pictures are made of."""
+class Exhibits(Observer):
+    """Passes everything on, and keeps what the pictures of a demonstration are made of.
 
-    def __init__(self, listener: Observer) -> None:
-        self._listener = listener
-        self.sheet = ContactSheet(_ROWS, _COLUMNS)
-        self.opening: list[NDArray[np.float32]] = []
-        self.samples: list[NDArray[np.float32]] = []
+    Args:
+        listener: Is told everything.
+    """
+
+    def __init__(self, listener: Observer | None = None) -> None:
+        self._listener = listener or Observer()
+        self._sheet = ContactSheet(_ROWS, _COLUMNS)
+        self._opening: list[NDArray[np.float32]] = []
+        self._samples: list[NDArray[np.float32]] = []
+
+    def leave(self, folder: Path, report: Report) -> Demonstration:
+        """Write contact_sheet.png, mouth.png and summary.txt beside demo.mp4 and report.json.
+
+        Raises:
+            OutputError: they cannot be written, or there was no chunk.
+        """
+        if not report.chunks:
+            raise OutputError("Interrupted before the first frame: there is nothing to show.", "Run it again.")
+        sheet = contact_sheet(self._sheet.frames(), folder / "contact_sheet.png", _COLUMNS, _title(report))
+        opening = np.concatenate(self._opening)
+        loudness = loudness_envelope(np.concatenate(self._samples))[: len(opening)]
+        times = np.arange(len(opening)) / report.fps
+        plot = folder / "mouth.png"
+        correlation, lag = mouth_plot(times, opening, loudness, plot)
+        summary = write_atomic(folder / "summary.txt", _summary(report, correlation, lag))
+        video, facts = folder / "demo.mp4", folder / "report.json"
+        return Demonstration(video, sheet, plot, summary, facts, report, correlation, lag)
+
+    def show(self, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
+        """Keep frames [F,H,W,3] and the sound [S] that came with them."""
+        self._sheet.add(frames)
+        self._opening.append(mouth_opening(frames))
+        self._samples.append(samples)
 
     def phase(self, name: Phase) -> None:
+        """See `Observer`."""
         self._listener.phase(name)
 
     def checked(self, job: Job) -> None:
+        """See `Observer`."""
         self._listener.checked(job)
 
     def loaded(self, model: ModelFacts) -> None:
+        """See `Observer`."""
         self._listener.loaded(model)
 
     def step(self, chunk: int, step: int, steps: int) -> None:
+        """See `Observer`."""
         self._listener.step(chunk, step, steps)
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
-        self.sheet.add(frames)
-        self.opening.append(mouth_opening(frames))
-        self.samples.append(samples)
+        """See `Observer`."""
+        self.show(frames, samples)
         self._listener.chunk(record, frames, samples)
 
 

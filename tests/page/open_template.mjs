@@ -15,8 +15,8 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"],
 });
-const page = await browser.newPage({ viewport: { width: 1680, height: 945 } });
-page.setDefaultTimeout(120_000);
+const page = await browser.newPage({ viewport: { width: 1440, height: 810 } });
+page.setDefaultTimeout(240_000);
 // The page asks for things of the internet; here it has only its host.
 await page.route("**/*", (route) => {
   const asked = new URL(route.request().url());
@@ -35,12 +35,11 @@ await page.evaluate(() => window.app.extensionManager.command.execute("Comfy.Bro
 await page.getByRole("dialog").waitFor();
 await page.waitForTimeout(1500);
 await page.getByRole("dialog").getByText("livetalk", { exact: true }).first().click();
-const title = template.replaceAll("_", " ");
 const card = page.getByRole("dialog").locator(`[data-testid="template-workflow-${template}"]`).first();
 await card.waitFor();
 await page.waitForTimeout(1000);
 await page.screenshot({ path: `${out}/templates.png` });
-await card.click();
+await card.dispatchEvent("click"); // a busy machine paints too slowly for a pointer
 await page.waitForFunction(() => window.app.graph.nodes?.some((node) => node.type === "ParallelVAEDecode"));
 facts.times.opened = since();
 facts.nodes = await page.evaluate(() => window.app.graph.nodes.map((node) => node.type));
@@ -61,7 +60,7 @@ await page.evaluate(() => {
   look();
 });
 const pressed = await page.evaluate(() => performance.now());
-await page.getByTestId("queue-button").first().click();
+await page.getByTestId("queue-button").first().dispatchEvent("click");
 await page.waitForFunction(() => window.livetalkTest.playing > 0, null, { timeout: 300_000 });
 await page.waitForFunction(() => window.livetalkTest.chunks >= 3 || window.livetalkTest.done, null, { timeout: 300_000 });
 await page.screenshot({ path: `${out}/running.png` });
@@ -71,7 +70,6 @@ facts.shownAfter = (seen.shown - pressed) / 1000;
 facts.playingAfter = (seen.playing - pressed) / 1000;
 facts.doneAfter = (seen.done - pressed) / 1000;
 facts.chunks = seen.chunks;
-facts.states = await page.evaluate(() => Object.values(window.app.graph.nodes).map((node) => [node.type, node.has_errors]));
 await page.waitForTimeout(1500);
 await page.screenshot({ path: `${out}/done.png` });
 writeFileSync(`${out}/graph.json`, JSON.stringify(await page.evaluate(() => window.app.graph.serialize())));
