@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from PIL import Image
 
+from .. import telemetry
 from ..audio import collect_clip
 from ..config import StreamConfig
 from ..daemon.calls import POLL_SECONDS
@@ -22,7 +23,7 @@ from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
 from ..errors import DaemonUnavailableError, DeadlineError
 from ..loading.describe import RANDOM_PREFIX
-from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER
+from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER, find_model
 from ..loading.model_files import files_stamp
 from ..media import cover_and_crop
 from ..media.pictures import MIN_SIDE
@@ -194,6 +195,7 @@ def _open_stream(client: Client, job: Job, sound: SoundTrack, hear: Hearing) -> 
     clip = 0
     if config.audio.mode == "whole":
         clip = client.encode_audio(collect_clip(sound, config.geometry), config, hear).clip
+    _note_prompt(job)
     # Packing needs torch; whoever gives no features may do without.
     given = request.context is not None or request.clip_features is not None
     extras = pack_extras(request.context, request.clip_features) if given else b""
@@ -202,6 +204,17 @@ def _open_stream(client: Client, job: Job, sound: SoundTrack, hear: Hearing) -> 
         state=b"" if job.saved is None else job.saved.to_bytes(), want_state=request.state is not None,
         extras=extras, poll=hear,
     )  # fmt: skip
+
+
+def _note_prompt(job: Job) -> None:
+    """Say what the ranks write to their logs only: nobody reads the prompt."""
+    request, prompt = job.request, job.config.prompt
+    if not prompt or prompt == job.manifest.defaults.prompt or request.context is not None:
+        return
+    random = request.model is not None and request.model.startswith(RANDOM_PREFIX)
+    if random or find_model(request.model).text_encoder is None:
+        reason = "the model has no text encoder"
+        telemetry.emit("prompt_ignored", logging.WARNING, model=job.manifest.name, reason=reason)
 
 
 def _next(stream: RemoteStream, feeder: Feeder | None, hear: Hearing) -> RemoteChunk | None:

@@ -125,6 +125,14 @@ def test_death_of_a_rank_is_a_note_and_the_film_goes_on(tmp_path: Path, caplog: 
     assert len(set(report.worker_pids)) == 2
 
 
+def test_prompt_that_nobody_reads_is_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(make_backend(wanted := request(tmp_path, sound(0.2).clip(-1, 1)))) as backend:
+        produce(wanted, backend=backend)
+        assert "prompt_ignored" not in caplog.text
+        produce(replace(wanted, prompt="a person on the moon"), backend=backend)
+        assert "prompt_ignored" in caplog.text
+
+
 def test_whole_mode_hands_out_the_sound_chunk_by_chunk(tmp_path: Path) -> None:
     notes = Notes()
     report = produce(request(tmp_path, sound(2).clip(-1, 1), mode="whole"), notes)
