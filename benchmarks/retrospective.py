@@ -141,9 +141,11 @@ def run_all(options: argparse.Namespace) -> None:
 def draw_all(runs: Path, out: Path) -> None:
     """A table on standard output; plots and sheet into `out`."""
     found = [json.loads(path.read_text()) for path in sorted(runs.glob("*.json"))]
+    # An unfinished run is compared over as many chunks as all streams have.
+    count = min(len(record["chunks"]) for record in found)
     groups: dict[tuple[float, str], list[list[dict[str, float]]]] = {}
     for record in found:
-        groups.setdefault((record["color_strength"], record["kind"]), []).append(record["chunks"])
+        groups.setdefault((record["color_strength"], record["kind"]), []).append(record["chunks"][:count])
     print("| colour match | stream | seeds, chunks | drift, first 5 | last 20 | worst | colour, last 20 | sharpness "
           "| similarity | re-anchored | jump at borders |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|---|---|")
@@ -151,13 +153,15 @@ def draw_all(runs: Path, out: Path) -> None:
         kinds = [kind for kind in KINDS if (strength, kind) in groups]
         for kind in kinds:
             print(_line(strength, kind, groups[strength, kind]))
-        for name, label in (("drift", "drift score"), ("drift_color", "Lab distance")):
+        for name, label in (("drift", "drift"), ("drift_color", "colour distance")):
             curves = {
-                f"{kind}, seed {seed}": (np.arange(1, len(rows) + 1), [row[name] for row in rows])
+                kind: (
+                    np.arange(1, count + 1),
+                    np.mean([[row[name] for row in rows] for rows in groups[strength, kind]], axis=0),
+                )
                 for kind in kinds
-                for seed, rows in enumerate(groups[strength, kind], 1)
             }
-            title = f"{label.capitalize()} of every chunk, colour match {strength:g}"
+            title = f"{label.capitalize()} of every chunk, mean over the seeds, colour match {strength:g}"
             curves_plot(curves, out / f"{name}_{strength:g}.png", title, "chunk", label)
         _sheet(runs, out, strength, kinds)
 
@@ -166,7 +170,7 @@ def _line(strength: float, kind: str, streams: list[list[dict[str, float]]]) -> 
     """A row of the table: means over the streams."""
 
     def mean(name: str, rows: slice) -> float:
-        return float(np.nanmean([[row[name] for row in stream[rows]] for stream in streams]))
+        return float(np.nanmean([row[name] for stream in streams for row in stream[rows]]))
 
     begin, end, after = slice(0, 5), slice(-20, None), slice(1, None)
     worst = max(row["drift"] for stream in streams for row in stream)
