@@ -23,6 +23,7 @@ from .messages import ModelInfo
 from .rank_device import memory_reported
 from .rank_interface import Result, RunCancelled, RunContext, Standing
 from .rank_model import RankModel, load_rank_model, meet_ranks, require_plan
+from .wire import MAX_STATE
 from .worker_messages import Encode, Open, OpenDecode, Phase, Restore
 
 _EMBEDDED = (None, "embedded")
@@ -135,6 +136,11 @@ class ModelRankEngine:
         if context.ring is not None:
             context.finish_frames(chunk.frames.shape, chunk.first_frame)
         state = stream.state.to_bytes()
+        if len(state) > MAX_STATE:
+            raise ConfigError(
+                f"The state of a {config.width}x{config.height} stream has {len(state)} bytes, a daemon keeps at most "
+                f"{MAX_STATE}.", "Use smaller pictures, or the engine without a daemon.", setting="size",
+            )  # fmt: skip
         # Motion latents alone would not do: they are put together from all ranks' tiles, the same everywhere.
         compared = [*latents, *(tensor for _, tensor in sorted(load(state).items()))]
         numbers = [stream.state.chunk, stream.state.samples, int(stream.state.ended)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from fakes.real import CONFIG, SLICE, STEPS, picture, speech
+from safetensors.torch import load
 from tiny_model import tiny_modules
 
 from livetalk_core.config import StreamConfig
+from livetalk_core.daemon import rank_engine
 from livetalk_core.daemon.daemon_config import DaemonConfig, WorkerConfig
 from livetalk_core.daemon.extras import pack_extras, unpack_extras
 from livetalk_core.daemon.latent_decoding import LatentDecoding, map_latents
 from livetalk_core.daemon.rank_device import memory_reported, rank_device
 from livetalk_core.daemon.rank_engine import ModelRankEngine
-from livetalk_core.daemon.worker_messages import Open, OpenDecode
-from livetalk_core.errors import ConfigError, DeviceError, NumericalError, OutOfMemoryError
+from livetalk_core.daemon.rank_interface import Result, RunCancelled, RunContext, Standing
+from livetalk_core.daemon.worker_messages import Open, OpenDecode, Restore, Run
+from livetalk_core.errors import ConfigError, DeviceError, NumericalError, OutOfMemoryError, ParallelError
 from livetalk_core.loading import load_vae
 from livetalk_core.models.vae import WanVideoVAE, to_uint8
 from livetalk_core.parallel.groups import Groups
@@ -201,6 +206,59 @@ def test_a_vae_alone_decodes_and_makes_no_streams(tiny_model_folder: Path) -> No
         config = msgspec.json.encode(StreamConfig(width=64, height=64))
         with pytest.raises(ConfigError, match="makes no streams"):
             engine.open(Open(2, config, b"", 0, b"", 2, 1))
+
+
+class Supervisor:
+    """A line whose other end does not want the chunk any more after so many reports."""
+
+    def __init__(self, leave_at: int = -1) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self._leave_at = leave_at
+
+    def cancelled(self, stream: int, epoch: int) -> bool:
+        return len(self.seen) == self._leave_at
+
+    def progress(self, phase: str, stream: int, chunk: int, step: int, steps: int, *, completed: bool) -> None:
+        self.seen.append((phase, step))
+
+
+def _run(engine: ModelRankEngine, line: Any, chunk: int = 0) -> Result:
+    return engine.run(RunContext(line, Run(1, 0, chunk, 0, speech(1).tobytes()), None))
+
+
+@pytest.fixture
+def opened(tiny_model_folder: Path) -> Iterator[ModelRankEngine]:
+    """An engine with a stream."""
+    with ExitStack() as life:
+        engine = _engine(str(tiny_model_folder), life)
+        engine.load()
+        assert engine.open(Open(1, msgspec.json.encode(CONFIG), picture(), 0, b"", 2, 1)) == Standing()
+        yield engine
+
+
+def test_a_chunk_is_left_at_any_place_and_made_again(opened: ModelRankEngine) -> None:
+    whole = Supervisor()
+    undisturbed = _run(opened, whole)
+    steps = [("step", step) for step in range(STEPS)]
+    assert whole.seen == [("audio", 0), *steps, ("decode", STEPS), ("finish", STEPS)]
+    for place, (_, step) in enumerate(whole.seen):
+        assert opened.restore(Restore(1, b"")) == Standing()
+        with pytest.raises(RunCancelled) as left:
+            _run(opened, Supervisor(leave_at=place))
+        assert left.value.step == step
+        ours, theirs = (load(result.state) for result in (_run(opened, Supervisor()), undisturbed))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(ParallelError, match="stands at chunk 1, asked for is 0"):
+        _run(opened, Supervisor())
+    assert opened.restore(Restore(1, undisturbed.state)) == Standing(1, SLICE, False)
+
+
+def test_state_that_no_message_can_carry_is_refused(
+    opened: ModelRankEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_engine, "MAX_STATE", 1000)
+    with pytest.raises(ConfigError, match=r"64x64 stream has .* at most 1000"):
+        _run(opened, Supervisor())
 
 
 def test_embedded_vae_refuses_the_latents_of_others() -> None:
