@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from ..errors import DeadlineError, LiveTalkError, WorkerDiedError, WorkerHungError
+from ..errors import DeadlineError, LiveTalkError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from .process_group import Rank
 from .wire import redact, to_error
 from .worker_messages import Failure
@@ -18,6 +18,9 @@ def at_rank(rank: Rank, report: Failure) -> LiveTalkError:
     error = to_error(report.error)
     beat = rank.progress.beat
     place = {"rank": rank.number, "phase": beat.phase, "chunk": report.chunk, "log": redact(str(rank.log))}
+    if isinstance(error, WorkerFailedError):
+        where = f" in chunk {report.chunk}" if report.stream else ""
+        error = WorkerFailedError(f"Rank {rank.number} failed{where}: {error.message}.", error.hint, **error.details)
     error.details = {**place, **error.details}
     return error
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import telemetry
 from ..config import decode_config
 from ..errors import LiveTalkError, ParallelError
 from .connection import close_all
@@ -71,9 +72,11 @@ class WorkerLoop:
         except Exception as error:
             # Whatever this was, the process and its device may be in any state: it is replaced.
             text = redact("".join(traceback.format_exception(error)))
+            telemetry.LOGGER.error("%s", text.rstrip())
             info = ErrorInfo(
                 "worker_failed", redact(f"{type(error).__name__}: {error}"[:2000]),
-                "This is a fault of the program, not of the input.", {"traceback": text[-8000:]},
+                "This is a fault of the program, not of the input; the log has the traceback.",
+                {"traceback": text[-8000:]},
             )  # fmt: skip
             self._link.fail(info, fatal=True, stream=stream, chunk=chunk)
 

@@ -114,6 +114,8 @@ def test_exception_on_a_rank_without_output_ends_the_stream_with_its_traceback(t
             stream.next_chunk(30)
         assert time.monotonic() - began < 5
         assert caught.value.details["rank"] == 1 and caught.value.details["chunk"] == 1
+        assert "Rank 1 failed in chunk 1: RuntimeError: " in str(caught.value)
+        assert "_break" in next((tmp_path / "logs").glob("*rank1.log")).read_text()
         assert "_break" in str(caught.value.details["traceback"])
         home = os.path.expanduser("~")
         assert f"{home}/model" not in caught.value.details["traceback"] and f"{home}/model" not in str(caught.value)
