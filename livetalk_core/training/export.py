@@ -15,6 +15,7 @@ from ..loading import ModelParts, export_published
 from ..loading.assemble import finish, place
 from ..loading.atomic_files import unwritable
 from ..loading.layout import TRANSFORMER_STEM
+from ..models.transformer import LiveTalkTransformer3DModel
 from .methods.stage1 import NETWORK
 from .methods.stage2 import STUDENT
 from .trainer.checkpoint import read_facts, stored_tensors
@@ -42,16 +43,7 @@ def export_model(
     """
     if folder.exists():
         raise OutputError(f"{folder} exists already.", "Choose another name.", file=str(folder))
-    transformer = parts.transformer()
-    expected = set(transformer.state_dict())
-    for name, value in averaged_weights(checkpoint, network):
-        if name not in expected:
-            raise TrainingError(f"{checkpoint} is of another model: it holds {name!r}.", "Give its own model.")
-        expected.remove(name)
-        place(transformer, name, value, dtype, torch.device("cpu"))
-    if expected:
-        raise TrainingError(f"{checkpoint} holds no {sorted(expected)[0]!r} of {network!r}.", "Give its own model.")
-    finish(transformer, torch.device("cpu"))
+    transformer = _filled(checkpoint, network, parts, dtype)
     own_layout = parts.files.kind == "livetalk"
     source = parts.files.folder
     part = folder.with_name(f".{folder.name}.part")
@@ -64,6 +56,21 @@ def export_model(
         raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _filled(checkpoint: Path, network: str, parts: ModelParts, dtype: torch.dtype) -> LiveTalkTransformer3DModel:
+    """A transformer of the model's dimensions with the checkpoint's weights."""
+    transformer = parts.transformer()
+    expected = set(transformer.state_dict())
+    for name, value in averaged_weights(checkpoint, network):
+        if name not in expected:
+            raise TrainingError(f"{checkpoint} is of another model: it holds {name!r}.", "Give its own model.")
+        expected.remove(name)
+        place(transformer, name, value, dtype, torch.device("cpu"))
+    if expected:
+        raise TrainingError(f"{checkpoint} holds no {min(expected)!r} of {network!r}.", "Give its own model.")
+    finish(transformer, torch.device("cpu"))
+    return transformer
 
 
 def averaged_weights(checkpoint: Path, network: str) -> Iterator[tuple[str, Tensor]]:

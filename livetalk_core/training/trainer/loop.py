@@ -6,23 +6,22 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import TrainingError
-from ..recipes import OptimizerConfig, RunConfig, TrainingRecipe
-from .average import MovingAverage
+from ..recipes import RunConfig, TrainingRecipe
 from .checkpoint import load_tensors, newest_checkpoint, read_facts, save_checkpoint
 from .draws import Draws
-from .method import Method, Trained
+from .method import Method
 from .metrics import MetricLog
 from .ranks import Ranks
-from .sharding import fill_network, shard_network, whole
+from .sharding import fill_network, shard_network
+from .updates import UpdatedNetwork
 
 _logger = logging.getLogger("livetalk")
 _CHANGEABLE = ("iterations", "save_every", "keep", "log_every", "sample_every", "offload", "checkpoint_activations")
@@ -46,16 +45,6 @@ class Sampler(Protocol):
     """Makes sample videos from the networks as they are."""
 
     def __call__(self, iteration: int) -> None: ...
-
-
-@dataclass
-class _Updated:
-    """A trained network with what updates it."""
-
-    trained: Trained
-    optimizer: torch.optim.AdamW
-    average: MovingAverage | None
-    updates: int = 0
 
 
 class Trainer:
@@ -98,7 +87,7 @@ class Trainer:
             shard_network(frozen.network, ranks, run, trained=False)
             if frozen.weights is not None:
                 fill_network(frozen.network, frozen.weights(), ranks.device)
-        self._updated = {name: self._prepare(each, run) for name, each in method.networks.trained.items()}
+        self._updated = {name: UpdatedNetwork(each, ranks, run) for name, each in method.networks.trained.items()}
         self.log: MetricLog | None = None
         self._plotted = time.monotonic()
 
@@ -106,12 +95,6 @@ class Trainer:
     def run_config(self) -> RunConfig:
         """Settings of the loop."""
         return self.recipe.run
-
-    def average(self, name: str) -> dict[str, Tensor]:
-        """Averaged weights of a network by parameter name (sharded), or its own where none are kept."""
-        updated = self._updated[name]
-        own = {key: p.detach() for key, p in updated.trained.network.named_parameters()}
-        return own if updated.average is None else updated.average.state
 
     def resume(self) -> None:
         """Continue from the newest readable checkpoint of the folder.
@@ -124,10 +107,7 @@ class Trainer:
         self._check_same(facts["run"], path)
         self.iteration = facts["iteration"]
         for name, updated in self._updated.items():
-            updated.updates = facts["updates"][name]
-            if updated.average is not None:
-                updated.average.updates = updated.updates
-            _materialise(updated)
+            updated.expect(facts["updates"][name])
         load_tensors(path, self._tensors())
 
     def run(self) -> None:
@@ -168,7 +148,7 @@ class Trainer:
         for micro in range(run.accumulate):
             batch = self.data.draw(self._draws(micro), self.method.chunks(self.iteration))
             for updated in self._updated.values():
-                _sync(updated.trained.network, micro == run.accumulate - 1)
+                updated.exchange(micro == run.accumulate - 1)
             losses, outputs = self.method.step(batch, self.iteration)
             turn = list(losses)
             for name, loss in losses.items():
@@ -179,7 +159,9 @@ class Trainer:
         values = dict(zip(totals, self.ranks.mean(torch.stack(list(totals.values()))).tolist(), strict=True))
         self._require_finite(values)
         for name in turn:
-            values[f"{name}.gradient"] = self._apply(name)
+            values[f"{name}.gradient"] = norm = self._updated[name].gradient_norm()
+            self._require_finite({f"{name}.gradient": norm})
+            self._updated[name].step()
         self.iteration += 1
         return values
 
@@ -189,39 +171,11 @@ class Trainer:
         folder = self.out / "checkpoints"
         return save_checkpoint(folder, self.iteration, self._tensors(), facts, self.ranks, self.run_config.keep)
 
-    def _prepare(self, trained: Trained, run: RunConfig) -> _Updated:
-        trained.network.train()
-        shard_network(trained.network, self.ranks, run, trained=True)
-        if trained.weights is not None:
-            place = torch.device("cpu") if run.offload else self.ranks.device
-            fill_network(trained.network, trained.weights(), place)
-        config = trained.optimizer
-        optimizer = torch.optim.AdamW(
-            trained.network.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
-        average = MovingAverage(trained.network, trained.ema_decay) if trained.ema_decay else None
-        return _Updated(trained, optimizer, average)
-
     def _draws(self, micro: int) -> Draws:
         run = self.run_config
         each = run.batch // (run.accumulate * self.ranks.world)
         first = (micro * self.ranks.world + self.ranks.rank) * each
         return Draws(run.seed, self.iteration, range(first, first + each))
-
-    def _apply(self, name: str) -> float:
-        """Clip, step, average; the gradient's norm before clipping."""
-        updated = self._updated[name]
-        config: OptimizerConfig = updated.trained.optimizer
-        norm = float(whole(nn.utils.clip_grad_norm_(updated.trained.network.parameters(), config.clip)))
-        self._require_finite({f"{name}.gradient": norm})
-        for group in updated.optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (updated.updates + 1) / max(1, config.warmup))
-        updated.optimizer.step()
-        updated.optimizer.zero_grad(set_to_none=True)
-        updated.updates += 1
-        if updated.average is not None:
-            updated.average.update()
-        return norm
 
     def _require_finite(self, values: dict[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -235,15 +189,9 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything a checkpoint holds, sharded."""
-        tensors: dict[str, Tensor] = {}
-        for name, updated in self._updated.items():
-            for key, parameter in updated.trained.network.named_parameters():
-                tensors[f"{name}.weights.{key}"] = parameter.detach()
-                for kind, value in updated.optimizer.state.get(parameter, {}).items():
-                    tensors[f"{name}.optimizer.{kind}.{key}"] = value
-            if updated.average is not None:
-                tensors |= {f"{name}.average.{key}": value for key, value in updated.average.state.items()}
-        return tensors
+        return {
+            f"{name}.{key}": tensor for name, each in self._updated.items() for key, tensor in each.tensors().items()
+        }
 
     def _facts(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self.recipe)
@@ -259,23 +207,6 @@ class Trainer:
                     f"{path} was written with {key} = {theirs.get(key)!r}, this run has {ours.get(key)!r}.",
                     "Continue with the settings it was started with, or start anew in another folder.",
                 )
-
-
-def _sync(network: Any, last: bool) -> None:
-    """Exchange gradients only after the last micro-batch."""
-    network.set_requires_gradient_sync(last)
-
-
-def _materialise(updated: _Updated) -> None:
-    """Make the optimiser's state, to be filled from a checkpoint; networks that never had a turn have none."""
-    if updated.updates == 0:
-        return
-    for parameter in updated.trained.network.parameters():
-        updated.optimizer.state[parameter] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
