@@ -58,7 +58,8 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    backend = "nccl" if kind == "cuda" else "gloo"
+    # Offloaded weights lie on the host: their norms are summed over gloo.
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     here = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
         torch.cuda.set_device(here)

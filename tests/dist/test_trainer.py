@@ -1,4 +1,4 @@
-"""The training loop: exact resume, accumulation, checkpoints that survive, refusals that name what is wrong."""
+"""The training loop, in a world of one rank: exact resume, accumulation, checkpoints that survive, refusals that name what is wrong."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from livetalk_core.training.trainer.metrics import read_metrics
 from livetalk_core.training.trainer.ranks import Ranks, join_ranks
 from livetalk_core.training.trainer.sharding import whole
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -76,6 +76,13 @@ def test_checkpointed_activations_change_nothing(request_for: Any, ranks: Ranks)
     plain = build_trainer(request_for(recipe("stage1")), ranks).update()
     recomputed = build_trainer(request_for(recipe("stage1", checkpoint_activations=True)), ranks).update()
     assert plain == pytest.approx(recomputed, rel=1e-6)
+
+
+def test_offloaded_networks_compute_the_same(request_for: Any, ranks: Ranks) -> None:
+    recipes = [recipe("stage1", offload=value) for value in (False, True)]
+    resident, offloaded = (build_trainer(request_for(settings), ranks) for settings in recipes)
+    for _ in range(2):
+        assert resident.update() == offloaded.update()
 
 
 def test_bf16_is_near_fp32(request_for: Any, ranks: Ranks) -> None:
