@@ -14,7 +14,7 @@ from torch import Tensor
 
 LEAD_FRAMES = 2
 """Frames before the new ones that `fade_border` looks at."""
-_CALMED = 0.3
+_CALMED = 0.15
 """Share of what the first new frame moves more than its neighbours that is taken back. All of it would make borders
 calmer than the rest, and lips late."""
 
