@@ -19,6 +19,8 @@ from .resample import Samples
 # These "formats" are lists of other files or addresses; a sound file has no business naming those.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf"})
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+# Titles in another encoding than UTF-8 do not make a sound useless; since PyAV 19 that is how it behaves.
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _CONVERT = "Convert it, for example: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 
 logger = logging.getLogger("livetalk")
@@ -89,7 +91,7 @@ def _open(path: str | Path) -> Any:
     }
     try:
         # An absolute path cannot be taken for an address.
-        container = av.open(os.path.abspath(text), options=options, metadata_errors="replace")
+        container = av.open(os.path.abspath(text), options=options, **_LENIENT)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError(
             f"{text} is not a sound file that can be read: {_reason(error)}.", _CONVERT, file=text

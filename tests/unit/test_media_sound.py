@@ -294,3 +294,16 @@ def test_resampler_length_is_exact_and_nothing_shifts(rate: int, count: int) -> 
     assert len(out) == round(count * RATE / rate)
     if count > 1000:
         assert abs(int(np.argmax(np.abs(out))) - count // 2 * RATE / rate) <= 1
+
+
+def test_a_title_in_another_encoding_does_no_harm(tmp_path: Path) -> None:
+    plain = io.BytesIO()
+    with wave.open(plain, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(3200))
+    title = b"INFOINAM" + struct.pack("<I", 6) + "cafés".encode("latin-1") + b"\0"
+    body = b"WAVELIST" + struct.pack("<I", len(title)) + title + plain.getvalue()[12:]
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    with open_sound(path) as reader:
+        assert len(reader.read(10**6)) == 1600
