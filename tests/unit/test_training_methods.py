@@ -224,7 +224,7 @@ def test_fake_score_learns_what_the_student_makes(bundle: ModelBundle, data: Pre
         optimizer.zero_grad()
         losses[FAKE_SCORE].backward()
         optimizer.step()
-        found.append(float(losses[FAKE_SCORE]))
+        found.append(float(losses[FAKE_SCORE].detach()))
     assert found[-1] < 0.8 * found[0]
 
 
@@ -322,11 +322,11 @@ def test_stage1_judges_new_frames_only(data: PreparedSet) -> None:
     target = batch.draws.normal(Purpose.NOISE, tuple(clean.shape[1:])) - clean
     known = method._known(batch.draws, clean)
     expected = torch.stack([target[b][:, ~known[b, 0, :, 0, 0]].square().mean() for b in range(4)]).mean()
-    assert float(losses[NETWORK]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(losses[NETWORK].detach()) == pytest.approx(float(expected), rel=1e-5)
     other = batch.latents.clone()
     other[:, :, :, :1] += 3
     changed, _ = method.step(replace(batch, latents=other), 0)
-    assert float(changed[NETWORK]) == float(losses[NETWORK])
+    assert float(changed[NETWORK].detach()) == float(losses[NETWORK].detach())
 
 
 def test_stage1_gives_motion_latents_clean_and_noises_the_rest(data: PreparedSet) -> None:
@@ -359,8 +359,8 @@ def test_stage1_weighs_face_and_change_over_time(data: PreparedSet) -> None:
     batch = draw(data)
     plain, _ = stage1(Silent(), face_weight=0.0, temporal_weight=0.0).step(batch, 0)
     weighed, facts = stage1(Silent(), face_weight=0.5, temporal_weight=0.25).step(batch, 0)
-    expected = float(plain[NETWORK]) + 0.5 * float(facts["face"]) + 0.25 * float(facts["temporal"])
-    assert float(weighed[NETWORK]) == pytest.approx(expected, rel=1e-5)
+    expected = float(plain[NETWORK].detach()) + 0.5 * float(facts["face"]) + 0.25 * float(facts["temporal"])
+    assert float(weighed[NETWORK].detach()) == pytest.approx(expected, rel=1e-5)
     assert 0 < float(batch.face.mean()) < 1
 
 
