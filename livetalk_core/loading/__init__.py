@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .layout import Replacements
-    from .load import load_model, load_vae
+    from .load import load_encoders, load_model, load_vae
     from .parts import ModelParts, open_parts
     from .random_model import random_model
     from .save import export_published, save_model
@@ -15,6 +15,7 @@ __all__ = [
     "ModelParts",
     "Replacements",
     "export_published",
+    "load_encoders",
     "load_model",
     "load_vae",
     "open_parts",
@@ -26,6 +27,7 @@ _HOMES = {
     "ModelParts": "parts",
     "Replacements": "layout",
     "export_published": "save",
+    "load_encoders": "load",
     "load_model": "load",
     "load_vae": "load",
     "open_parts": "parts",

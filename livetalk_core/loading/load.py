@@ -53,15 +53,33 @@ def load_model(
     if isinstance(path, str) and path.startswith(PREFIX):
         return random_model(path.removeprefix(PREFIX), device, dtype)
     place_on = choose_placement(device, dtype)
-    files = find_model(path, replacements)
+    return _load(find_model(path, replacements), place_on, poll)
+
+
+def load_encoders(
+    path: str | Path | None = None, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> ModelBundle:
+    """A model without the weights of its transformer, which stays on the meta device: for encoding only.
+
+    Arguments and errors as for `load_model`.
+    """
+    place_on = choose_placement(device, dtype)
+    return _load(find_model(path), place_on, poll=None, left_out=("transformer",))
+
+
+def _load(
+    files: ModelFiles, place_on: Placement, poll: Callable[[], None] | None, left_out: tuple[str, ...] = ()
+) -> ModelBundle:
     manifest = manifest_of(files)
     audio_normalise = read_audio_normalise(files.audio_preprocessor)
     plans = plan_modules(files, place_on)
     _require_matching(plans)
-    require_memory(sum(plan.needed_bytes for plan in plans.values()), place_on.device, manifest.name)
+    wanted = {name: plan for name, plan in plans.items() if name not in left_out}
+    require_memory(sum(plan.needed_bytes for plan in wanted.values()), place_on.device, manifest.name)
     tokenizer = None if files.tokenizer is None else load_tokenizer(files.tokenizer)
     revision = _revision(files, plans)
-    modules = {name: plan.fill(place_on.device, poll) for name, plan in plans.items()}
+    modules = {name: plans[name].module for name in left_out}
+    modules |= {name: plan.fill(place_on.device, poll) for name, plan in wanted.items()}
     logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
     return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..loading import load_model, open_parts
+from ..loading import load_encoders, open_parts
 from ..models.bundle import ModelBundle
 from .data.drawn import DrawnSource
 from .data.prepare import Progress, prepare
@@ -53,7 +53,7 @@ def run_prepare(request: PrepareRequest, progress: Progress | None = None) -> Da
 
     Raises:
         ConfigError: neither or both of videos and drawn people.
-        TrainingError, CheckpointError, OutputError: see `prepare`, `load_model`.
+        TrainingError, CheckpointError, OutputError: see `prepare`, `load_encoders`.
         MissingDependencyError: drawing or speaking is not installed.
     """
     if (request.videos is None) == (request.drawn == 0) or request.drawn < 0 or request.chunks < 1:
@@ -62,7 +62,7 @@ def run_prepare(request: PrepareRequest, progress: Progress | None = None) -> Da
             "livetalk train prepare VIDEOS --out DIR, or livetalk train prepare --drawn 64 --out DIR.",
         )
     encoders = open_parts(request.model).encoders
-    bundle = load_model(request.model, request.device)
+    bundle = load_encoders(request.model, request.device)
     return prepare(_source(request, bundle), bundle, encoders, request.out, progress)
 
 
