@@ -65,7 +65,10 @@ class SinkView:
         self._show_live(record, frames, samples)
         self._kept.extend(frames[-(self._kept.maxlen or 0) :])
         self._done += len(frames)
-        self._node.progress(min(1.0, (record.index + 1) / self._shape.chunks), _preview(frames[0]))
+        # Whoever watches live needs no second, still picture on the node.
+        watched = self._live is not None and self._live.readers > 0
+        share = min(1.0, (record.index + 1) / self._shape.chunks)
+        self._node.progress(share, None if watched else _preview(frames[0]))
         speed = record.frames / record.seconds
         self._node.text(f"Chunk {record.index + 1}: {self._done / self._shape.fps:.1f} s made, {speed:.0f} frames/s")
         self._node.send(
