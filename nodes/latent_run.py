@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.daemon_config import DaemonConfig
 from livetalk_core.errors import DeadlineError
-from livetalk_core.loading import load_vae
 from livetalk_core.media import VideoWriter, frame_digest
-from livetalk_core.models.vae import GROUP_LATENTS
 from livetalk_core.production import ChunkRecord, Observer, VideoRequest, daemon_config, make_backend
 from livetalk_core.production.backend import Watch
 
@@ -31,7 +29,7 @@ from .runner import POLL_SECONDS, Event, Reins, VideoShape, View, run
 
 Frames = NDArray[np.uint8]
 Pieces = Generator[Frames, None, None]
-STRIDE, TIME_STRIDE = 8, 4
+STRIDE, TIME_STRIDE, GROUP_LATENTS = 8, 4, 4
 _SAMPLE_RATE = 16_000
 _PIECE_FRAMES = GROUP_LATENTS * TIME_STRIDE
 
@@ -123,6 +121,9 @@ def _from_daemon(recipe: LatentRecipe, keeper: Keeper, reins: Reins) -> Pieces:
 
 def _from_here(recipe: LatentRecipe, reins: Reins) -> Pieces:
     """Pieces from this process, exact in any case."""
+    # Late: with a daemon this process needs no model library.
+    from livetalk_core.loading import load_vae
+
     reins.tell(lambda view: view.phase("Loading the VAE"))
     assert recipe.vae.folder is not None
     vae, _ = load_vae(recipe.vae.folder, recipe.vae.device, recipe.vae.dtype)

@@ -136,7 +136,7 @@ def test_with_an_installed_wheel(pack_without_engine: Path, tmp_path: Path) -> N
         processes = installed.get("/livetalk/status")["stream_model"]["processes"]
         import psutil
 
-        assert str(site) in psutil.Process(processes[0]).environ()["PYTHONPATH"]
+        assert psutil.Process(processes[0]).environ()["PYTHONPATH"] == str(site)
 
 
 def test_the_api_of_0_3_64_is_enough(run: Runner) -> None:

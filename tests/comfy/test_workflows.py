@@ -37,7 +37,7 @@ def test_both_formats_hold_the_same_graph(server: Any, name: str) -> None:
                 shown[slot["name"]] = [str(source), output]
         assert shown == {name: value for name, value in api[key]["inputs"].items() if isinstance(value, list)}
         plain = [value for value in api[key]["inputs"].values() if not isinstance(value, list)]
-        widgets = [value for value in node["widgets_values"] if value not in ("fixed", "image", "", None)]
+        widgets = [value for value in node.get("widgets_values", []) if value not in ("fixed", "image", "", None)]
         assert widgets == [value for value in plain if value != ""], node["type"]
         ours = info[node["type"]]["python_module"].startswith("custom_nodes")
         assert node["properties"]["cnr_id"] == ("livetalk" if ours else "comfy-core")

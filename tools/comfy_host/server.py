@@ -78,8 +78,10 @@ class ComfyServer:
         ]  # fmt: skip
         began = time.monotonic()
         self._log = (self.base / "comfy.log").open("wb")
+        # Without our own PYTHONPATH: a user's host finds the engine in the pack alone.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **self._environment}
+            command, stdout=self._log, stderr=subprocess.STDOUT, env={**inherited, **self._environment}
         )
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
