@@ -48,7 +48,7 @@ class ComfyServer:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._temporary = base is None
-        self.base = Path(tempfile.mkdtemp(prefix="livetalk-comfy-")) if base is None else base
+        self.base = Path(tempfile.mkdtemp(prefix="livetalk-comfy-")) if base is None else base.absolute()
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.start_seconds = 0.0
@@ -69,7 +69,7 @@ class ComfyServer:
             RuntimeError: it ended, or did not answer in time; with the end of its log.
         """
         self._prepare()
-        home = host_folder()
+        home = host_folder().absolute()
         command = [
             str(home / "venv" / "bin" / "python"), str(home / "host" / "main.py"), "--listen", "127.0.0.1",
             "--port", str(self.port), "--base-directory", str(self.base),
@@ -78,11 +78,12 @@ class ComfyServer:
         ]  # fmt: skip
         began = time.monotonic()
         self._log = (self.base / "comfy.log").open("wb")
-        # Without our own PYTHONPATH: a user's host finds the engine in the pack alone.
+        # Without our own PYTHONPATH and in another folder: a user's host finds the engine in the pack alone.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, env={**inherited, **self._environment}
-        )
+            command, stdout=self._log, stderr=subprocess.STDOUT, cwd=self.base,
+            env={**inherited, **self._environment},
+        )  # fmt: skip
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
                 text = self.log_text()[-4000:]
