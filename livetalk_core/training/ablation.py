@@ -71,8 +71,8 @@ def run_ablation(
     say = tell or (lambda text: None)
     result: dict[str, Any] = {}
     case: EvaluationCase | None = None
-    todo = [(TEACHER, 0), *((arm, seed) for arm in request.arms for seed in request.seeds)]
-    for arm, seed in todo:
+    runs = [(TEACHER, 0), *((arm, seed) for arm in request.arms for seed in request.seeds)]
+    for arm, seed in runs:
         folder = request.out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
         measured = folder / "rollout.json"
         if not measured.is_file():

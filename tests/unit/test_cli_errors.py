@@ -94,7 +94,7 @@ def _one_pixel(path: Path) -> Path:
     ("make", "says"),
     [
         (_one_pixel, "1x1"),
-        (lambda path: write_png_header(path, 20_000, 20_000), "400000000 pixels"),
+        (lambda path: write_png_header(path, 20_000, 20_000), "400 megapixels"),
         (_truncated, "damaged"),
         (_text, "not a picture"),
         (lambda path: path, "does not exist"),

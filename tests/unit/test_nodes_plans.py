@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -69,8 +70,9 @@ def test_given_values_arrive(tmp_path: Path) -> None:
     request = video_request(corrected, tmp_path / "out.mp4", lambda: False)
     assert (request.size, request.steps, request.shift, request.max_seconds) == ((96, 64), 2, 3.0, 1.5)
     assert request.geometry is not None and (request.geometry.frames, request.geometry.motion_frames) == (17, 5)
-    expected = config.CorrectionConfig(color_strength=0.25, lookback=3, anchor="first_chunk")
-    assert request.correction == expected
+    defaults = planning.model_defaults(stream.model).correction
+    given = {"color_strength": 0.25, "lookback": 3, "anchor": "first_chunk"}
+    assert request.correction == msgspec.structs.replace(defaults, **given)
     assert request.seed == 2**64 - 1 and request.prompt == "hello"
 
 
