@@ -63,12 +63,12 @@ def overhead(rounds: int) -> None:
 
 
 def soak(minutes: float) -> None:
-    """A long speech at 64x64 in two steps; memory once a second."""
+    """A long speech; memory once a second."""
     with tempfile.TemporaryDirectory(prefix="livetalk-soak-") as folder:
         base = Path(folder)
         with ComfyServer(base=base) as server:
             _long_speech(base / "input" / "long.wav", minutes)
-            prompt = graph(width=64, height=64, steps=2)
+            prompt = graph()
             prompt["3"]["inputs"]["audio"] = "long.wav"
             meter = _Meter(server.pid)
             meter.start()
