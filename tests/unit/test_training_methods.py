@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ SAMPLER = SamplerConfig(steps=2)
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_model_folder: Path) -> ModelBundle:
+def bundle(tiny_model_folder: Path) -> Iterator[ModelBundle]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return load_model(tiny_model_folder, "cpu", "fp32")
+    yield load_model(tiny_model_folder, "cpu", "fp32")
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
