@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -39,9 +40,13 @@ class Door:
     def knock(self, data: bytes = b"") -> socket.socket:
         """A raw connection on which these bytes were sent."""
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(10)
-        sock.connect(socket_path(self.directory))
-        sock.sendall(data)
+        try:
+            sock.settimeout(10)
+            sock.connect(socket_path(self.directory))
+            sock.sendall(data)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def refused(self, data: bytes) -> bool:
@@ -125,10 +130,9 @@ def test_a_thousand_connections_do_not_disturb_a_stream(door: Door) -> None:
     with door.client.open_stream(CONFIG, b"picture") as stream:
         crowd = []
         for number in range(1000):
-            try:
+            # Who comes when the door is full is turned away.
+            with contextlib.suppress(OSError):
                 crowd.append(door.knock())
-            except OSError:
-                continue
             if number % 400 == 0:
                 stream.push_audio(samples[number // 400 * 17920 :][:17920])
                 chunk = stream.next_chunk(20)
@@ -147,7 +151,8 @@ def test_bytes_after_the_greeting(door: Door) -> None:
         junk = generator.randbytes(generator.randrange(1, 400))
         if generator.random() < 0.5:
             junk = HEADER.pack(b"LVTK", 1, 0, 0, len(junk)) + junk
-        with door.knock(door.token + door.hello + junk) as sock:
+        # The daemon may hang up before it has read everything: both ends of that are allowed.
+        with contextlib.suppress(ConnectionError), door.knock(door.token + door.hello + junk) as sock:
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(1000):
                 pass
