@@ -52,7 +52,7 @@ def demonstrate(folder: Path, torch: Sequence[str]) -> int:
     print(made.summary.read_text(encoding="utf-8").rstrip())
     files = {"watch": made.video, "look": made.sheet, "compare": made.plot, "facts": made.report_file}
     for label, path in files.items():
-        print(f"  {label:8} {path}")
+        print(f"  {label:8} {folder / path.name}")
     return 0
 
 
