@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .encoder import AudioEncoder, FeatureFunction
@@ -21,22 +23,13 @@ __all__ = [
     "match_loudness",
 ]
 
-_HOMES = {
-    "MAX_WHOLE_SECONDS": "slices",
-    "AudioEncoder": "encoder",
-    "AudioRing": "ring",
-    "FeatureFunction": "encoder",
-    "check_samples": "ring",
-    "collect_clip": "slices",
-    "cut_slices": "slices",
-    "match_loudness": "loudness",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Late, so that whoever only cuts sound does not import torch.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+# Late, so that whoever only cuts sound does not import torch.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "encoder": ("AudioEncoder", "FeatureFunction"),
+        "loudness": ("match_loudness",),
+        "ring": ("AudioRing", "check_samples"),
+        "slices": ("MAX_WHOLE_SECONDS", "collect_clip", "cut_slices"),
+    },
+)

@@ -13,7 +13,7 @@ from ..production.observer import Observer, Phase
 from .console import stderr
 
 if TYPE_CHECKING:
-    from ..production.backend import ModelFacts
+    from ..production.facts import ModelFacts
     from ..production.prepare import Job
     from ..production.report import ChunkRecord
 

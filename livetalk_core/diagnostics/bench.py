@@ -21,7 +21,9 @@ from ..config import StreamConfig
 from ..errors import ConfigError
 from ..loading.describe import describe_model
 from ..media import array_sound, load_picture, open_sound
-from ..production.backend import Backend, Made, ModelFacts, Watch, make_backend
+from ..production.backend import Backend, Watch
+from ..production.choose_backend import make_backend
+from ..production.facts import Made, ModelFacts
 from ..production.observer import Observer
 from ..production.prepare import Job, require_world
 from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH, VideoRequest

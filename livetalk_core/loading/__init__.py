@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .layout import Replacements
@@ -23,23 +25,14 @@ __all__ = [
     "save_model",
 ]
 
-_HOMES = {
-    "ModelParts": "parts",
-    "Replacements": "layout",
-    "export_published": "save",
-    "load_encoders": "load",
-    "load_model": "load",
-    "load_vae": "load",
-    "open_parts": "parts",
-    "random_model": "random_model",
-    "save_model": "save",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Late, so that the converter's child process and `livetalk convert` do not import the model libraries.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+# Late, so that the converter's child process and `livetalk convert` do not import the model libraries.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "layout": ("Replacements",),
+        "load": ("load_encoders", "load_model", "load_vae"),
+        "parts": ("ModelParts", "open_parts"),
+        "random_model": ("random_model",),
+        "save": ("export_published", "save_model"),
+    },
+)

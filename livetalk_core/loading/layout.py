@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CheckpointError
-from .model_files import find_shards, read_json
+from .model_files import read_json
+from .shards import find_shards
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / "tiny"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .atomic_file import AtomicFile, check_writable, leftover_recordings, write_atomic
@@ -51,22 +52,18 @@ __all__ = [
     "write_atomic",
 ]
 
-_MODULES = {
-    "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "write_atomic"),
-    "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
-    "fragments": ("FragmentWriter",),
-    "pictures": ("as_portrait", "cover_and_crop", "decode_picture", "fit_size", "load_picture"),
-    "plots": ("curves_plot", "mouth_plot", "panels_plot"),
-    "resample": ("Resampler",),
-    "sheet": ("ContactSheet", "contact_sheet"),
-    "sound_reader": ("SoundInfo", "SoundReader", "array_sound", "open_sound", "probe_sound"),
-    "video_reader": ("VideoInfo", "probe_video", "read_video"),
-    "video_writer": ("VideoWriter", "check_output", "frame_digest"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "write_atomic"),
+        "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
+        "fragments": ("FragmentWriter",),
+        "pictures": ("as_portrait", "cover_and_crop", "decode_picture", "fit_size", "load_picture"),
+        "plots": ("curves_plot", "mouth_plot", "panels_plot"),
+        "resample": ("Resampler",),
+        "sheet": ("ContactSheet", "contact_sheet"),
+        "sound_reader": ("SoundInfo", "SoundReader", "array_sound", "open_sound", "probe_sound"),
+        "video_reader": ("VideoInfo", "probe_video", "read_video"),
+        "video_writer": ("VideoWriter", "check_output", "frame_digest"),
+    },
+)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .backend import Backend, ModelFacts, Stopped, make_backend
+    from .backend import Backend, Stopped
+    from .choose_backend import make_backend
     from .daemon_backend import daemon_config
     from .demo import Demonstration, Exhibits, make_demo
+    from .facts import ModelFacts
     from .observer import Observer
     from .prepare import Job
     from .producer import produce
@@ -33,30 +37,19 @@ __all__ = [
     "produce",
 ]
 
-_HOMES = {
-    "BUNDLED_PORTRAIT": "request",
-    "Backend": "backend",
-    "ChunkRecord": "report",
-    "Demonstration": "demo",
-    "Exhibits": "demo",
-    "Job": "prepare",
-    "ModelFacts": "backend",
-    "Observer": "observer",
-    "Recording": "request",
-    "Report": "report",
-    "Stopped": "backend",
-    "VideoRequest": "request",
-    "daemon_config": "daemon_backend",
-    "make_backend": "backend",
-    "make_demo": "demo",
-    "produce": "producer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Late, so that naming a request does not import the model libraries.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+# Late, so that naming a request does not import the model libraries.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "backend": ("Backend", "Stopped"),
+        "choose_backend": ("make_backend",),
+        "daemon_backend": ("daemon_config",),
+        "demo": ("Demonstration", "Exhibits", "make_demo"),
+        "facts": ("ModelFacts",),
+        "observer": ("Observer",),
+        "prepare": ("Job",),
+        "producer": ("produce",),
+        "report": ("ChunkRecord", "Report"),
+        "request": ("BUNDLED_PORTRAIT", "Recording", "VideoRequest"),
+    },
+)

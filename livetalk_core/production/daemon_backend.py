@@ -27,7 +27,9 @@ from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER, find_model
 from ..loading.model_files import files_stamp
 from ..media import cover_and_crop
 from ..media.pictures import MIN_SIDE
-from .backend import Made, ModelFacts, Watch, settled_device
+from .backend import Watch
+from .device import settled_device
+from .facts import Made, ModelFacts
 from .feeder import Feeder
 from .request import VideoRequest
 

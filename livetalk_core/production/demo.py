@@ -12,7 +12,7 @@ from ..errors import OutputError
 from ..lip_sync import mouth_opening
 from ..media import ContactSheet, contact_sheet, loudness_envelope, mouth_plot, write_atomic
 from ..media.atomic_file import output_error
-from .backend import ModelFacts
+from .facts import ModelFacts
 from .observer import Observer, Phase
 from .prepare import Job
 from .producer import produce

@@ -6,7 +6,7 @@ import time
 
 from ..chunking import chunk_span
 from ..media import VideoWriter, frame_digest, write_atomic
-from .backend import Made
+from .facts import Made
 from .observer import Observer
 from .prepare import Job
 from .report import ChunkRecord, Report, Status

@@ -11,7 +11,8 @@ from ..engine.compilation import compile_model
 from ..engine.drive import open_for
 from ..loading import load_model
 from ..models.bundle import ModelBundle
-from .backend import Made, ModelFacts, Watch
+from .backend import Watch
+from .facts import Made, ModelFacts
 
 if TYPE_CHECKING:
     from .prepare import Job

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .backend import ModelFacts
+    from .facts import ModelFacts
     from .prepare import Job
     from .report import ChunkRecord
 

@@ -17,8 +17,8 @@ from ..loading.describe import describe_model
 from ..loading.manifest import Manifest
 from ..media import SoundReader, fit_size
 from ..parallel.plan import plan_tokens, require_work
-from .backend import settled_device
 from .checks import open_request_sound
+from .device import settled_device
 from .request import VideoRequest
 
 if TYPE_CHECKING:

@@ -41,7 +41,8 @@ def produce(
         picture = check_files(request)
         with interrupts.held():
             # Late: these take seconds to import, and a mistyped path is reported at once.
-            from .backend import Watch, make_backend
+            from .backend import Watch
+            from .choose_backend import make_backend
             from .prepare import prepare
             from .shoot import shoot
 

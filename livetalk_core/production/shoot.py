@@ -6,7 +6,8 @@ import time
 from contextlib import closing
 
 from ..errors import LiveTalkError, OutputError, StateError
-from .backend import Backend, ModelFacts, Stopped, Watch
+from .backend import Backend, Stopped, Watch
+from .facts import ModelFacts
 from .film import Film
 from .interrupts import Interrupts
 from .prepare import Job

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save, save_file
 
 from livetalk_core.errors import CheckpointError
 from livetalk_core.loading import load_model
-from livetalk_core.loading.model_files import find_shards
 from livetalk_core.loading.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 from livetalk_core.loading.safetensors_stream import WeightSet
+from livetalk_core.loading.shards import find_shards
 
 pytestmark = pytest.mark.security
 
