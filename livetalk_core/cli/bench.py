@@ -11,48 +11,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import guarded, print_json, stderr, stdout
-from .parsing import (
-    ATTENTION_HELP,
-    DEVICE_HELP,
-    DEVICES_HELP,
-    DTYPE_HELP,
-    SEED_HELP,
-    SIZE_HELP,
-    model_name,
-    parse_devices,
-    parse_size,
-)
+from .groups import grouped
+from .options import Json, ModelOptions, RankOptions, Size, Steps
+from .parsing import model_name, parse_devices, parse_size
 
 if TYPE_CHECKING:
     from ..diagnostics.bench import BenchResult, Progress
 
-_MODEL_HELP = (
-    "'embedded', a model folder, or random weights in full size to time a GPU without a checkpoint: 'random:14b',"
-    " 'random:tiny'."
-)
 _MIB = 2**20
 
 
 @guarded
+@grouped
 def bench(
-    model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "embedded",
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP, show_default="the model's")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps.", show_default="the model's")] = None,
+    model: ModelOptions,
+    ranks: RankOptions,
+    size: Size = None,
+    steps: Steps = None,
     chunks: Annotated[int, typer.Option(help="Chunks to time.")] = 8,
     warmup: Annotated[int, typer.Option(help="Chunks before them that do not count.")] = 2,
-    seed: Annotated[int, typer.Option(help=SEED_HELP)] = 9999,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
-    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model first.")] = False,
-    world_size: Annotated[
-        int | None, typer.Option(help="Time this many ranks of a daemon.", show_default="this process")
-    ] = None,
-    devices: Annotated[str | None, typer.Option(help=DEVICES_HELP, show_default="the first ones")] = None,
-    attention: Annotated[str, typer.Option(help=ATTENTION_HELP)] = "auto",
+    seed: Annotated[int, typer.Option(help="Same seed, same frames.")] = 9999,
     out: Annotated[Path | None, typer.Option(help="Also write the result to this file as JSON.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Time a model: every stage, the first frame, frames per second, real-time factor and memory."""
+    """Time a model: every stage, the first frame, frames per second, real-time factor and memory.
+
+    --model random:14b has random weights in full size, to time a GPU without a checkpoint; random:tiny small ones.
+    """
     import json
 
     from ..diagnostics.bench import BenchRequest, run_bench
@@ -61,18 +46,18 @@ def bench(
     if out is not None:
         check_writable(out)
     request = BenchRequest(
-        model=model_name(model),
-        device=device,
-        dtype=dtype,
+        model=model_name(model.model),
+        device=model.device,
+        dtype=model.dtype,
         size=parse_size(size),
         steps=steps,
         chunks=chunks,
         warmup=warmup,
         seed=seed,
-        compile=compile_model,
-        world_size=world_size,
-        devices=parse_devices(devices, world_size),
-        attention=attention,
+        compile=model.compile_model,
+        world_size=ranks.world_size,
+        devices=parse_devices(ranks.devices, ranks.world_size),
+        attention=ranks.attention,
     )
     with _progress(as_json) as tell:
         result = run_bench(request, tell)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import guarded, print_json, stderr, stdout
-from .parsing import JSON_HELP
+from .options import Json
 
 if TYPE_CHECKING:
     from ..loading.convert import Conversion, Progress
@@ -28,7 +28,7 @@ def convert(
         bool, typer.Option(help="Convert a file whose hash is not on the list of known files.")
     ] = False,
     force: Annotated[bool, typer.Option(help="Write over existing results.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> None:
     """Turn published pickle files (.pth) into safetensors, which alone are ever loaded.
 

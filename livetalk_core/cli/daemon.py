@@ -14,7 +14,7 @@ from ..errors import DaemonError
 from .console import UNEXPECTED, guarded, print_json, stderr, stdout
 from .daemon_start import start
 from .daemon_table import plain, show
-from .parsing import JSON_HELP
+from .options import Json
 
 daemon_app = typer.Typer(
     name="daemon",
@@ -36,7 +36,7 @@ daemon_app.command()(start)
 
 @daemon_app.command()
 @guarded
-def status(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+def status(as_json: Json = False) -> None:
     """Show the daemons that run: model, ranks, what they do, how long they live, memory."""
     from ..daemon.registry import running_daemons
 
@@ -55,7 +55,7 @@ def stop(
     name: Annotated[
         str | None, typer.Argument(help=_NAME_HELP, metavar="[DAEMON]", show_default="all of them")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> int:
     """Stop one daemon, or all: by a message, by signals where it does not answer.
 

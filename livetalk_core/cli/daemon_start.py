@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import DaemonUnavailableError
 from .console import guarded, print_json, stderr, stdout
 from .daemon_table import plain
-from .parsing import (
-    ATTENTION_HELP,
-    DEVICE_HELP,
-    DEVICES_HELP,
-    DTYPE_HELP,
-    HOSTS_HELP,
-    JSON_HELP,
-    MODEL_HELP,
-    model_name,
-    parse_devices,
-    read_hosts,
-)
+from .groups import grouped
+from .options import HostsFile, Json, ModelOptions, RankOptions
+from .parsing import model_name, parse_devices, read_hosts
 
 if TYPE_CHECKING:
     from ..daemon.daemon_config import DaemonConfig
@@ -32,73 +23,67 @@ if TYPE_CHECKING:
 
 _DEFAULTS = (None, "auto", "embedded")
 
-
 @guarded
+@grouped
 def start(
-    world_size: Annotated[
-        int | None, typer.Option(help="Number of ranks: processes, one per GPU.", show_default="1")
-    ] = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-    devices: Annotated[str | None, typer.Option(help=DEVICES_HELP, show_default="the first ones")] = None,
-    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
-    attention: Annotated[str, typer.Option(help=ATTENTION_HELP)] = "auto",
-    compile_model: Annotated[bool, typer.Option("--compile", help="Compile the model.")] = False,
-    hosts: Annotated[Path | None, typer.Option(help=HOSTS_HELP)] = None,
+    model: ModelOptions,
+    ranks: RankOptions,
+    hosts: HostsFile = None,
     idle_timeout: Annotated[float, typer.Option(help="Minutes without work after which it ends by itself.")] = 10.0,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> None:
     """Start a daemon, load the model, and leave it running.
 
     It ends after its idle timeout, by 'livetalk daemon stop', or with the machine.
     """
-    from ..daemon.daemon_config import DaemonConfig
-    from ..daemon.registry import stop_daemon
     from ..loading.describe import describe_model
-    from ..production import VideoRequest, daemon_config
+    from ..production import daemon_config
 
-    several = read_hosts(hosts, world_size)
-    world = several.world if several is not None else world_size or 1
-    request = VideoRequest(
-        audio="",
-        output=Path(),
-        model=model_name(model),
-        device=device,
-        dtype=dtype,
-        compile=compile_model,
-        world_size=world,
-        devices=parse_devices(devices, world),
-        attention=attention,
-        detached=True,
-        daemon=DaemonConfig(world_size=world, idle_timeout=idle_timeout * 60, hosts=several),
-    )
+    several = read_hosts(hosts, ranks.world_size)
+    request = _request(model, ranks, several, idle_timeout * 60)
     describe_model(request.model)
     config = daemon_config(request)
-    key = config.key()
-    same = _with_key(key)
-    for other in same:
+    same = _with_key(config.key())
+    _require_lasting(same)
+    if several is not None and not same:
+        _say_hosts(several, config)
+    facts = _load(request, as_json) if same else _load_new(request, config.key(), as_json)
+    running = _with_key(config.key())[0]
+    if as_json:
+        print_json({"daemon": running.name, "joined": bool(same), **plain(running)})
+    else:
+        _say_ready(running, facts, joined=bool(same))
+        _say_use(model, ranks, hosts)
+
+
+def _request(model: ModelOptions, ranks: RankOptions, hosts: Hosts | None, idle_seconds: float) -> VideoRequest:
+    """The production that a daemon of these options would serve."""
+    from ..daemon.daemon_config import DaemonConfig
+    from ..production import VideoRequest
+
+    world = hosts.world if hosts is not None else ranks.world_size or 1
+    return VideoRequest(
+        audio="",
+        output=Path(),
+        model=model_name(model.model),
+        device=model.device,
+        dtype=model.dtype,
+        compile=model.compile_model,
+        world_size=world,
+        devices=parse_devices(ranks.devices, world),
+        attention=ranks.attention,
+        detached=True,
+        daemon=DaemonConfig(world_size=world, idle_timeout=idle_seconds, hosts=hosts),
+    )
+
+
+def _require_lasting(daemons: list[RunningDaemon]) -> None:
+    for other in daemons:
         if not other.config.detached:
             raise DaemonUnavailableError(
                 f"The daemon {other.name} has this model, and ends with the program that started it.",
                 "Wait until that program has ended, or stop it: livetalk daemon stop " + other.name,
             )
-    if several is not None and not same:
-        _say_hosts(several, config)
-    try:
-        facts = _load(request, quiet=as_json)
-    except BaseException:
-        # One that did not get as far as its model is of no use to anybody.
-        for unfinished in [] if same else _with_key(key):
-            stop_daemon(unfinished)
-        raise
-    running = _with_key(key)[0]
-    if as_json:
-        print_json({"daemon": running.name, "joined": bool(same), **plain(running)})
-    else:
-        _say_ready(running, facts, joined=bool(same))
-        given = {"model": model, "device": device, "devices": devices, "dtype": dtype, "attention": attention}
-        ranks = {"world-size": world} if hosts is None else {"hosts": hosts}
-        _say_use({**given, **ranks}, compile_model)
 
 
 def _say_hosts(hosts: Hosts, config: DaemonConfig) -> None:
@@ -129,6 +114,18 @@ def _load(request: VideoRequest, quiet: bool) -> ModelFacts:
         backend.close()
 
 
+def _load_new(request: VideoRequest, key: str, quiet: bool) -> ModelFacts:
+    """Like `_load`; a daemon that did not get as far as its model is of no use to anybody."""
+    from ..daemon.registry import stop_daemon
+
+    try:
+        return _load(request, quiet)
+    except BaseException:
+        for unfinished in _with_key(key):
+            stop_daemon(unfinished)
+        raise
+
+
 def _say_ready(daemon: RunningDaemon, facts: ModelFacts, joined: bool) -> None:
     console = stdout()
     word = "Already there:" if joined else "Ready:"
@@ -139,8 +136,11 @@ def _say_ready(daemon: RunningDaemon, facts: ModelFacts, joined: bool) -> None:
     console.print(f"It ends after {daemon.config.idle_timeout / 60:g} idle minutes, or by: livetalk daemon stop")
 
 
-def _say_use(options: dict[str, Any], compiled: bool) -> None:
+def _say_use(model: ModelOptions, ranks: RankOptions, hosts: Path | None) -> None:
     """The options with which a video joins the daemon."""
-    words = [word for name, value in options.items() if value not in _DEFAULTS for word in (f"--{name}", str(value))]
-    words += ["--compile"] if compiled else []
+    given: dict[str, object] = {"model": model.model, "device": model.device, "dtype": model.dtype}
+    given |= {"devices": ranks.devices, "attention": ranks.attention}
+    given |= {"world-size": ranks.world_size or 1} if hosts is None else {"hosts": hosts}
+    words = [word for name, value in given.items() if value not in _DEFAULTS for word in (f"--{name}", str(value))]
+    words += ["--compile"] if model.compile_model else []
     stdout().print(f"Use it with: livetalk generate --audio talk.wav --out talk.mp4 {shlex.join(words)}")

@@ -9,21 +9,22 @@ import typer
 
 from .console import guarded, print_json, stdout
 from .generate import show_result
-from .parsing import DEVICE_HELP, DTYPE_HELP, JSON_HELP, MODEL_HELP, SEED_HELP, model_name
+from .groups import grouped
+from .options import Json, ModelOptions, Seed
+from .parsing import model_name
 
 
 @guarded
+@grouped
 def demo(
+    model: ModelOptions,
     folder: Annotated[Path, typer.Option("--out", help="Folder for what is made.")] = Path("demo"),
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     image: Annotated[
         Path | None, typer.Option(help="Picture of the person.", show_default="a bundled portrait")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help=SEED_HELP, show_default="9999")] = None,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    seed: Seed = None,
     max_seconds: Annotated[float | None, typer.Option(help="Use only the beginning of the sentence.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> int:
     """Let a bundled portrait speak, and show that its mouth follows the sound.
 
@@ -36,10 +37,11 @@ def demo(
         audio="",
         output=folder,
         image=image,
-        model=model_name(model),
+        model=model_name(model.model),
         seed=seed,
-        device=device,
-        dtype=dtype,
+        device=model.device,
+        dtype=model.dtype,
+        compile=model.compile_model,
         max_seconds=max_seconds,
     )
     with ProgressLine(quiet=as_json) as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import UNEXPECTED, guarded, print_json, stderr, stdout
-from .parsing import JSON_HELP
+from .options import Json
 
 if TYPE_CHECKING:
     from ..diagnostics.doctor import Diagnosis
@@ -23,7 +23,7 @@ def doctor(
         typer.Argument(help="Model folders, or folders of models, to check.", show_default="./models"),
     ] = None,
     timing: Annotated[bool, typer.Option(help="Load the embedded model and time it.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> int:
     """Say what is installed, what is missing and what this machine can run, with the fix for each problem.
 

@@ -10,7 +10,8 @@ import typer
 
 from ..errors import ConfigError
 from .console import guarded, print_json, stdout
-from .parsing import JSON_HELP, model_name
+from .options import Json
+from .parsing import model_name
 
 _LEGEND = (
     "[dim]First→last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
@@ -29,7 +30,7 @@ def evaluate(
     clips: Annotated[int, typer.Option(help="Model: people who speak.")] = 8,
     seconds: Annotated[float, typer.Option(help="Model: longest clip.")] = 8.0,
     rollout_seconds: Annotated[float, typer.Option(help="Model: one long stream for drift; 0: none.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure lip sync, likeness, colour drift, sharpness, flicker and jumps at chunk borders over time."""
     models = [target for target in targets if target == "embedded" or Path(target).is_dir()]

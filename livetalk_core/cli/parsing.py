@@ -12,19 +12,6 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from ..daemon.hosts import Hosts
 
-MODEL_HELP = "Model folder; 'embedded' is the small one in the package."
-DEVICE_HELP = "auto, cpu, cuda or cuda:N."
-DTYPE_HELP = "Number format: auto (bf16 where the hardware has it), fp32 or bf16."
-DEVICES_HELP = "GPUs of the ranks, one for each, such as 0,1,2,3."
-ATTENTION_HELP = "How ranks share attention: auto, torch or xfuser; or the attention kernel of a rank, such as flash."
-HOSTS_HELP = (
-    'Spread the ranks over several hosts of a trusted network: a JSON file such as {"nodes": 2, "ranks_per_node": 8,'
-    ' "master": "10.0.0.1", "interface": "eth0"}.'
-)
-SIZE_HELP = "Width x height in pixels, such as 448x768; multiples of 16."
-SEED_HELP = "Same seed, same frames."
-JSON_HELP = "Print JSON on standard output."
-
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """"448x768" -> (448, 768).
@@ -48,7 +35,7 @@ def parse_devices(text: str | None, world_size: int | None) -> tuple[int, ...] |
     """
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text.replace(" ", "")):
+    if not re.fullmatch(r"\s*\d{1,4}\s*(,\s*\d{1,4}\s*)*", text):
         raise ConfigError(f"--devices is {text!r}.", "Write the numbers of GPUs, such as --devices 0,1.")
     devices = tuple(int(part) for part in text.split(","))
     if len(set(devices)) < len(devices) or len(devices) != world_size:

@@ -8,7 +8,8 @@ import typer
 
 from ..errors import ConfigError
 from .console import guarded, print_json, stdout
-from .parsing import JSON_HELP, SIZE_HELP, model_name, parse_size
+from .options import Json, Size, Steps
+from .parsing import model_name, parse_size
 
 if TYPE_CHECKING:
     from ..parallel.report import PlanReport
@@ -22,14 +23,14 @@ _MANY = 16
 @guarded
 def plan(
     world: Annotated[int, typer.Option("--world", "--world-size", help="Number of ranks: processes, one per GPU.")],
-    size: Annotated[str | None, typer.Option(help=SIZE_HELP, show_default="the model's")] = None,
+    size: Size = None,
     gpu: Annotated[str | None, typer.Option(help=_GPU_HELP)] = None,
     model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "14b",
     ulysses: Annotated[int | None, typer.Option(help="Ulysses degree.", show_default="gcd(world, heads)")] = None,
     ring: Annotated[int | None, typer.Option(help="Ring degree.", show_default="world / ulysses")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps.", show_default="the model's")] = None,
+    steps: Steps = None,
     dtype: Annotated[str, typer.Option(help="Number format: bf16 or fp32.")] = "bf16",
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> None:
     """Show how a number of ranks would share a chunk: tokens, tiles, work, traffic, memory, predicted time."""
     from ..parallel.report import PlanRequest, plan_report

@@ -10,7 +10,8 @@ import typer
 
 from ..errors import ConfigError
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
-from .parsing import JSON_HELP, MODEL_HELP, model_name, parse_size
+from .options import Json, Model
+from .parsing import model_name, parse_size
 from .train_progress import TrainingLine, prepare_progress
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ train = typer.Typer(
     no_args_is_help=True,
 )
 
-_Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 _Data = Annotated[Path, typer.Option(help="Folder written by 'livetalk train prepare'.")]
 _Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics, curves, sample videos.")]
 _Recipe = Annotated[str, typer.Option(help="See 'livetalk train recipes'.")]
@@ -40,7 +40,7 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan of memor
 def prepare(
     videos: Annotated[Path | None, typer.Argument(help="Folder of talking videos.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="Folder of the prepared data.")] = Path("prepared"),
-    model: _Model = "embedded",
+    model: Model = "embedded",
     drawn: Annotated[int, typer.Option(help="Draw so many people instead of reading videos.")] = 0,
     bank: Annotated[Path | None, typer.Option(help="Speech of drawn people: speech_bank.safetensors.")] = None,
     first_seed: Annotated[int, typer.Option(help="Seed of the first drawn person.")] = 0,
@@ -72,7 +72,7 @@ def prepare(
 @guarded
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all settings of this recipe.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: Json = False,
 ) -> None:
     """List the recipes, or show one."""
     import msgspec
@@ -95,7 +95,7 @@ def recipes(
 @train.command()
 @guarded
 def stage1(
-    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded", changes: _Set = None,
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: Model = "embedded", changes: _Set = None,
     resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
 ) -> int:  # fmt: skip
     """Adapt a model: flow matching on short chunks that continue clean motion frames."""
@@ -105,7 +105,7 @@ def stage1(
 @train.command()
 @guarded
 def stage2(
-    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded",
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: Model = "embedded",
     teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
     changes: _Set = None, resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
 ) -> int:  # fmt: skip
@@ -118,7 +118,7 @@ def stage2(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
-    model: _Model = "embedded",
+    model: Model = "embedded",
 ) -> None:
     """Make a model folder of a run's newest checkpoint, in the layout of the model that it began with."""
     from ..training.start import export_run
@@ -130,7 +130,7 @@ def export(
 @train.command()
 @guarded
 def ablation(
-    data: _Data, out: _Out, model: _Model = "embedded",
+    data: _Data, out: _Out, model: Model = "embedded",
     teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
     arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. Repeatable.")] = None,
     seeds: Annotated[int, typer.Option(help="Training runs per arm.")] = 2,
