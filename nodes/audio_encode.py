@@ -17,6 +17,7 @@ class AudioEncode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="AudioEncode",
             display_name="Audio Encode (LiveTalk)",
@@ -46,6 +47,7 @@ class AudioEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelRecipe, audio: Any, mode: Literal["stream", "whole"], loudness: float) -> Any:
+        """The sound, checked, and how it is to be encoded."""
         require_core()
         from .planning import plan_audio
 

@@ -22,6 +22,7 @@ class LoadLiveTalkModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="LoadLiveTalkModel",
             display_name="Load LiveTalk Model",
@@ -85,6 +86,7 @@ class LoadLiveTalkModel(io.ComfyNode):
     def execute(
         cls, model: str, gpus: int, device: str, precision: str, attention: str, compile: bool, vae: str
     ) -> Any:
+        """A recipe; ValueError for choices that do not go together."""
         require_core()
         problem = cls.validate_inputs(model, device, precision, attention, vae)
         if problem is not True:

@@ -13,6 +13,7 @@ class LiveTalkReleaseModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="LiveTalkReleaseModel",
             display_name="Release LiveTalk Model",
@@ -37,4 +38,5 @@ class LiveTalkReleaseModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, after: Any = None) -> Any:
+        """What was let go, in words."""
         return io.NodeOutput(release_all())

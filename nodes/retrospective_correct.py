@@ -15,6 +15,7 @@ class RetrospectiveCorrect(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="RetrospectiveCorrect",
             display_name="Retrospective Correct (LiveTalk)",
@@ -65,6 +66,7 @@ class RetrospectiveCorrect(io.ComfyNode):
         renoise: float,
         anchor: str,
     ) -> Any:
+        """The stream with these settings."""
         require_core()
         from .planning import plan_correction
 

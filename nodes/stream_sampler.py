@@ -15,6 +15,7 @@ class StreamChunkSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="StreamChunkSampler",
             display_name="Stream Chunk Sampler (LiveTalk)",
@@ -96,6 +97,7 @@ class StreamChunkSampler(io.ComfyNode):
         conditioning: Any = None,
         clip_vision_output: Any = None,
     ) -> Any:
+        """A stream, planned; nothing runs yet."""
         require_core()
         from .planning import plan_stream
 

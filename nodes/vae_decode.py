@@ -23,6 +23,7 @@ class ParallelVAEDecode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> Any:
+        """What the page shows of it."""
         return io.Schema(
             node_id="ParallelVAEDecode",
             display_name="Parallel VAE Decode (LiveTalk)",
@@ -83,6 +84,7 @@ class ParallelVAEDecode(io.ComfyNode):
         samples: Any = None,
         model: ModelRecipe | None = None,
     ) -> Any:
+        """Video, last frames and report; here everything runs."""
         require_core()
         _require_one(stream, samples, model)
         node = HostNode(cls.hidden.unique_id)

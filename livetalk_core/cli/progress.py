@@ -57,20 +57,25 @@ class ProgressLine(Observer):
             self._progress.stop()
 
     def phase(self, name: Phase) -> None:
+        """See `Observer`."""
         self._update(description=_WORDS.get(name, name))
 
     def checked(self, job: Job) -> None:
+        """See `Observer`."""
         self._seconds = job.seconds
 
     def loaded(self, model: ModelFacts) -> None:
+        """See `Observer`."""
         ranks = "" if model.world_size == 1 else f", {model.world_size} ranks"
         self._update(facts=f"{model.name}, {model.device}{ranks}")
 
     def step(self, chunk: int, step: int, steps: int) -> None:
+        """See `Observer`."""
         self._step = f"chunk {chunk + 1}, step {step} of {steps}"
         self._show_facts()
 
     def chunk(self, record: ChunkRecord, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> None:
+        """See `Observer`."""
         self._made += record.duration
         self._spent += record.seconds
         self._update(total=self._seconds, completed=self._made)

@@ -25,10 +25,12 @@ class RegionSpec:
 
     @property
     def height(self) -> int:
+        """In pixels."""
         return self.box[3] - self.box[1]
 
     @property
     def width(self) -> int:
+        """In pixels."""
         return self.box[2] - self.box[0]
 
     def cut(self, faces: Tensor, margin: int = 0) -> Tensor:
@@ -63,6 +65,7 @@ class RegionRegressor(nn.Module):
         self.head = nn.Sequential(nn.Linear(_NARROW * cells, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 1))
 
     def forward(self, region: Tensor) -> Tensor:
+        """See the class."""
         # Channel means move with lighting and with a model's colour cast; the shape of the mouth does not.
         centred = (region - region.mean(dim=(-2, -1), keepdim=True)) * 4.0
         value: Tensor = self.head(torch.flatten(self.features(centred), 1))

@@ -64,11 +64,13 @@ class WanVideoVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
         dtype: torch.dtype = next(self.vae.parameters()).dtype
         return dtype
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         device: torch.device = next(self.vae.parameters()).device
         return device
 

@@ -30,9 +30,11 @@ class WholePlane:
     """One rank holds the whole picture."""
 
     def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        """See `PlaneOperations`."""
         return F.pad(x, (left, right, top, bottom))
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `PlaneOperations`."""
         return F.scaled_dot_product_attention(q, k, v)
 
 

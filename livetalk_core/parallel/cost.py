@@ -51,6 +51,7 @@ class Prediction:
 
     @property
     def roofline(self) -> float:
+        """Seconds if nothing overlaps and everything runs at its peak."""
         return self.transformer + self.vae + self.links
 
 

@@ -22,14 +22,17 @@ class Tile:
 
     @property
     def height(self) -> int:
+        """In latent cells."""
         return self.bottom - self.top
 
     @property
     def width(self) -> int:
+        """In latent cells."""
         return self.right - self.left
 
     @property
     def area(self) -> int:
+        """In latent cells."""
         return self.height * self.width
 
 
@@ -47,14 +50,17 @@ class TileGrid:
 
     @property
     def rows(self) -> int:
+        """Rows of tiles."""
         return len(self.heights)
 
     @property
     def columns(self) -> int:
+        """Columns of tiles."""
         return len(self.widths)
 
     @property
     def tiles(self) -> int:
+        """Ranks that have one."""
         return self.rows * self.columns
 
     @property
@@ -110,6 +116,7 @@ class ParallelPlan:
 
     @property
     def tokens_per_rank(self) -> int:
+        """Places for tokens on every rank; the last ones may be padding."""
         return places_per_rank(self.tokens, self.world)
 
     @property
