@@ -67,7 +67,7 @@ comfy-setup: $(VENV)/.comfy
 
 # For the tests in a browser; Chromium itself comes from the system (apt-get install chromium).
 page-setup: comfy-setup
-	mkdir -p .comfyui/page && npm install --silent --no-audit --no-fund --prefix .comfyui/page playwright-core@1.65.1
+	$(PIP) -e '.[page]'
 
 demo: $(VENV)/.comfy
 	$(COMFY) demo --out demo --torch "$(TORCH)"
@@ -80,7 +80,7 @@ test: setup
 	$(PYTEST) -m "($(TIERS)) and not slow and not gpu and not comfy and not page"
 
 test-all: comfy-setup
-	$(MAKE) page-setup || echo "without npm there are no tests in a browser"
+	$(MAKE) page-setup || echo "without Playwright there are no tests in a browser"
 	$(PYTEST) -m "not gpu"
 
 lint: $(VENV)/.lint

@@ -45,12 +45,6 @@ class HostNode:
         shown = None if preview is None else ("JPEG", preview, max(preview.size))
         self._bar.update_absolute(round(1000 * share), 1000, shown)
 
-    def text(self, text: str) -> None:
-        """Show a line under the node."""
-        server = prompt_server()
-        if server is not None:
-            server.send_progress_text(text, self.node, server.client_id)
-
     def send(self, event: str, **data: Any) -> None:
         """Send a websocket event to the client whose prompt runs."""
         server = prompt_server()

@@ -96,7 +96,7 @@ def _from_daemon(recipe: LatentRecipe, keeper: Keeper, reins: Reins) -> Pieces:
     """Pieces from the ranks of a daemon, which is kept for the next run."""
     request = _request(recipe.vae)
     with keeper.using(recipe.vae, lambda: make_backend(request), reins.wait) as backend:
-        reins.tell(lambda view: view.phase("Loading the VAE"))
+        reins.tell(lambda view: view.phase("loading_vae"))
         backend.load(Watch(Observer(), reins.stop.is_set))
         _, _, _, rows, columns = recipe.latents.shape
         shared = _share(recipe.latents)
@@ -124,7 +124,7 @@ def _from_here(recipe: LatentRecipe, reins: Reins) -> Pieces:
     # Late: with a daemon this process needs no model library.
     from livetalk_core.loading import load_vae
 
-    reins.tell(lambda view: view.phase("Loading the VAE"))
+    reins.tell(lambda view: view.phase("loading_vae"))
     assert recipe.vae.folder is not None
     vae, _ = load_vae(recipe.vae.folder, recipe.vae.device, recipe.vae.dtype)
     for video in recipe.latents.split(1):

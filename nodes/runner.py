@@ -39,8 +39,8 @@ class View(Protocol):
     def poll(self) -> None:
         """Called at least every 50 ms; raises to end the run."""
 
-    def phase(self, text: str) -> None:
-        """What goes on now, for people."""
+    def phase(self, name: str) -> None:
+        """What goes on now, a name of `phases.PHASES`."""
 
     def opened(self, shape: VideoShape) -> None:
         """Sizes and rates are settled; chunks follow."""
@@ -77,7 +77,7 @@ class Reins:
     def wait(self) -> None:
         """Another run still uses the model."""
         self.check()
-        self.tell(lambda view: view.phase("Waiting until the run before has stopped"))
+        self.tell(lambda view: view.phase("waiting"))
 
 
 def run(work: Callable[[Reins], T], output: Path, view: View) -> T:

@@ -1,4 +1,4 @@
-"""What the running sink shows: progress and phase on the node, small pictures, events, the live stream, last frames."""
+"""What the running sink shows: progress on the node, phases, small pictures, events, the live stream, last frames."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from livetalk_core.production import ChunkRecord
 
 from .host import HostNode
 from .live import LIVE, LiveStream
+from .phases import PHASES
 from .runner import VideoShape
 
 MAX_PREVIEW_SIDE = 512
@@ -32,7 +33,6 @@ class SinkView:
         self._node = node
         self._kept: deque[NDArray[np.uint8]] = deque(maxlen=keep_frames)
         self._shape: VideoShape | None = None
-        self._done = 0
         self._live: LiveStream | None = LIVE.open() if live else None
         self._writer: FragmentWriter | None = None
 
@@ -45,9 +45,9 @@ class SinkView:
         """See `View`."""
         self._node.poll()
 
-    def phase(self, text: str) -> None:
+    def phase(self, name: str) -> None:
         """See `View`."""
-        self._node.text(text)
+        self._node.send("livetalk.phase", phase=name, text=PHASES.get(name, name))
 
     def opened(self, shape: VideoShape) -> None:
         """See `View`."""
@@ -64,16 +64,15 @@ class SinkView:
         assert self._shape is not None
         self._show_live(record, frames, samples)
         self._kept.extend(frames[-(self._kept.maxlen or 0) :])
-        self._done += len(frames)
         # Whoever watches live needs no second, still picture on the node.
         watched = self._live is not None and self._live.readers > 0
         share = min(1.0, (record.index + 1) / self._shape.chunks)
         self._node.progress(share, None if watched else _preview(frames[0]))
-        speed = record.frames / record.seconds
-        self._node.text(f"Chunk {record.index + 1}: {self._done / self._shape.fps:.1f} s made, {speed:.0f} frames/s")
+        # With the stream's name: a page that was loaded again in between can go on watching.
         self._node.send(
-            "livetalk.chunk", index=record.index, first_pts=record.first_pts, frames=record.frames,
-            duration=record.duration, seconds=record.seconds, sha256=record.sha256,
+            "livetalk.chunk", stream=self._live.name if self._live else None, index=record.index,
+            first_pts=record.first_pts, frames=record.frames, duration=record.duration, seconds=record.seconds,
+            sha256=record.sha256,
         )  # fmt: skip
 
     def __enter__(self) -> SinkView:

@@ -15,16 +15,6 @@ from .recipes import StreamRecipe
 from .requests import video_request
 from .runner import Reins, VideoShape, View, run
 
-_PHASES = {
-    "checking": "Checking the inputs",
-    "starting": "Starting the processes of the model",
-    "loading": "Loading the model",
-    "preparing": "Preparing picture and prompt",
-    "generating": "Making the first chunk",
-    "recovering": "A process died and is being replaced",
-    "finishing": "Finishing the file",
-}
-
 
 def run_stream(stream: StreamRecipe, output: Path, view: View, keeper: Keeper = KEEPER) -> Report:
     """Make the video of a stream; see `runner.run`.
@@ -55,8 +45,7 @@ class _Teller(Observer):
         self._chunks = 0
 
     def phase(self, name: str) -> None:
-        text = _PHASES.get(name, name)
-        self._reins.tell(lambda view: view.phase(text))
+        self._reins.tell(lambda view: view.phase(name))
 
     def checked(self, job: Job) -> None:
         config, geometry = job.config, job.config.geometry

@@ -27,6 +27,7 @@ from comfy_graphs import (
 from conftest import RANDOM_VAE, SMALL_14B, Runner
 
 from livetalk_core.media import probe_video, read_video
+from nodes.phases import PHASES
 
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
 pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
@@ -93,16 +94,16 @@ def test_a_second_run_is_cached_and_a_change_runs_only_what_it_affects(run: Runn
 
 def test_what_is_told_on_the_way(run: Runner) -> None:
     outcome = run(changed(avatar(2.0), SAMPLER, seed=21))
-    shown = [data["text"] for data in outcome.told("text")]
-    assert any("Loading the model" in text for text in shown) or "Making the first chunk" in shown
-    assert any("Chunk 2: 2.0 s made" in text for text in shown)
-    assert {data["node"] for data in outcome.told("text")} == {SINK}
+    phases = {data["phase"]: data["text"] for data in outcome.told("livetalk.phase")}
+    assert {"checking", "generating", "finishing"} <= phases.keys() and phases.items() <= PHASES.items()
+    assert {data["node"] for data in outcome.told("livetalk.phase")} == {SINK}
     values = [data["value"] for data in outcome.told("progress")]
     assert values == sorted(values) and len(values) == 6 and values[-1] == 1000
     assert outcome.told("preview_with_metadata")
     stream, *_ = outcome.told("livetalk.stream")
     assert len(bytes.fromhex(stream["stream"])) == 16 and stream["node"] == SINK
     chunks = outcome.told("livetalk.chunk")
+    assert {chunk["stream"] for chunk in chunks} == {stream["stream"]}
     assert [(chunk["index"], chunk["first_pts"], chunk["frames"]) for chunk in chunks] == [(0, 0.0, 28), (1, 1.12, 22)]
     finished = outcome.told("progress_state")[-1]["nodes"]
     assert all(node["state"] == "finished" for node in finished.values())

@@ -31,8 +31,8 @@ LATENTS = {
 }  # fmt: skip
 
 
-def at_text(words: str) -> Callable[[str, Any], bool]:
-    return lambda kind, data: kind == "text" and words in data["text"]
+def at_phase(name: str) -> Callable[[str, Any], bool]:
+    return lambda kind, data: kind == "livetalk.phase" and data["phase"] == name
 
 
 def at(event: str) -> Callable[[str, Any], bool]:
@@ -45,14 +45,14 @@ def all_steps_done(kind: str, data: Any) -> bool:
 
 
 CASES: dict[str, tuple[Prompt, Callable[[str, Any], bool]]] = {
-    "checking": (changed(LONG, LOAD, precision="fp32"), at_text("Checking")),
-    "starting": (changed(LONG, LOAD, precision="fp32"), at_text("Starting the processes")),
-    "loading": (changed(LONG, LOAD, precision="fp32"), at_text("Loading the model")),
-    "preparing": (LONG, at_text("Preparing")),
+    "checking": (changed(LONG, LOAD, precision="fp32"), at_phase("checking")),
+    "starting": (changed(LONG, LOAD, precision="fp32"), at_phase("starting")),
+    "loading": (changed(LONG, LOAD, precision="fp32"), at_phase("loading")),
+    "preparing": (LONG, at_phase("preparing")),
     "sampling": (LONG, at("progress")),
     "decoding": (changed(avatar(0.0), SAMPLER, steps=1, width=256, height=256), all_steps_done),
     "between chunks": (changed(avatar(0.0), SAMPLER, seed=5), at("livetalk.chunk")),
-    "loading a VAE": (changed(LATENTS, "9", samples=["latent", 0]), at_text("Loading the VAE")),
+    "loading a VAE": (changed(LATENTS, "9", samples=["latent", 0]), at_phase("loading_vae")),
     "decoding latents": (changed(LATENTS, "9", samples=["latent", 0]), at("livetalk.chunk")),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-_BINARY = {1: "preview", 2: "unencoded_preview", 3: "text", 4: "preview_with_metadata"}
+_BINARY = {1: "preview", 4: "preview_with_metadata"}
 _ENDS = {
     "execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted",
 }  # fmt: skip
@@ -135,10 +135,7 @@ async def _follow(http: Any, socket: Any, outcome: Outcome, queued: float, inter
 def _decode(message: aiohttp.WSMessage) -> tuple[str, dict[str, Any]] | None:
     if message.type == aiohttp.WSMsgType.BINARY:
         kind = _BINARY.get(struct.unpack(">I", message.data[:4])[0], "binary")
-        if kind != "text":
-            return kind, {"bytes": len(message.data)}
-        length = struct.unpack(">I", message.data[4:8])[0]
-        return kind, {"node": message.data[8 : 8 + length].decode(), "text": message.data[8 + length :].decode()}
+        return kind, {"bytes": len(message.data)}
     if message.type == aiohttp.WSMsgType.TEXT:
         event = json.loads(message.data)
         return event["type"], event.get("data") or {}
