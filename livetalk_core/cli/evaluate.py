@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
 from ..errors import ConfigError
-from .console import guarded, print_json, stdout
+from .console import guarded, print_json, stderr, stdout
+from .groups import grouped
 from .options import Json
 from .parsing import model_name
 
@@ -17,29 +20,106 @@ _LEGEND = (
     "[dim]First→last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
     "Borders: change there over change inside chunks. Colour: 3 is visible. Likeness: 1 is the same.[/]"
 )
+_MODEL, _TEACHER, _STREAMS = "A model", "A model against its teacher", "A model over minutes"
+
+
+def _option(help: str, panel: str, default: str | bool = True) -> Any:
+    return typer.Option(help=help, rich_help_panel=panel, show_default=default)
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What a model speaks, and how it is run."""
+
+    clips: Annotated[int, _option("People who speak.", _MODEL)] = 8
+    seconds: Annotated[float, _option("Longest clip.", _MODEL)] = 8.0
+    seeds: Annotated[int | None, _option("So many seeds, from 9999.", _MODEL, "1; with --teacher 2")] = None
+    steps: Annotated[int | None, _option("Sampling steps.", _MODEL, "the model's")] = None
+    guidance: Annotated[float, _option("How much speech is exaggerated; 1: not.", _MODEL)] = 1.0
+    rollout_seconds: Annotated[float, _option("One longer stream for drift; 0: none.", _MODEL)] = 60.0
+    audio_encoder: Annotated[
+        Path | None, _option("Folder that audio training exported, to show what it hears.", _MODEL, False)
+    ] = None
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Whom a student is compared with."""
+
+    teacher: Annotated[str | None, _option("Compare with this model at many guided steps.", _TEACHER, False)] = None
+    teacher_steps: Annotated[int, _option("Its sampling steps.", _TEACHER)] = 40
+    teacher_guidance: Annotated[float, _option("Its guidance.", _TEACHER)] = 1.5
+
+
+@dataclass(frozen=True)
+class StreamsOptions:
+    """Long streams."""
+
+    streams: Annotated[int, _option("Let so many people speak for minutes instead of clips.", _STREAMS)] = 0
+    stream_seconds: Annotated[float, _option("Each for so long.", _STREAMS)] = 300.0
 
 
 @guarded
+@grouped
 def evaluate(
+    clips: ClipOptions,
+    teacher: TeacherOptions,
+    streams: StreamsOptions,
     targets: Annotated[list[str], typer.Argument(help="Video files, or one model: 'embedded' or its folder.")],
     reference: Annotated[
         Path | None, typer.Option(help="Picture that the videos were made from.", show_default="first frame")
     ] = None,
     slice_frames: Annotated[int, typer.Option(help="New frames per chunk, to know where borders are.")] = 28,
-    out: Annotated[Path | None, typer.Option(help="Folder for JSON and pictures.", show_default=False)] = None,
-    clips: Annotated[int, typer.Option(help="Model: people who speak.")] = 8,
-    seconds: Annotated[float, typer.Option(help="Model: longest clip.")] = 8.0,
-    rollout_seconds: Annotated[float, typer.Option(help="Model: one long stream for drift; 0: none.")] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for JSON, tables and pictures.", show_default="of a model: evaluation"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure lip sync, likeness, colour drift, sharpness, flicker and jumps at chunk borders over time."""
     models = [target for target in targets if target == "embedded" or Path(target).is_dir()]
+    _require_one_kind(targets, models, teacher.teacher, streams.streams)
+    if not models:
+        _videos([Path(target) for target in targets], reference, slice_frames, out, as_json)
+        return
+    folder = out or Path("evaluation")
+    _show(_evaluate_model(model_name(models[0]), folder, clips, teacher, streams, stderr().print), folder, as_json)
+
+
+def _evaluate_model(
+    model: str | None,
+    folder: Path,
+    clips: ClipOptions,
+    teacher: TeacherOptions,
+    streams: StreamsOptions,
+    tell: Callable[[str], None],
+) -> _Result:
+    from ..training.evaluate.compare import ComparisonConfig, compare_with_teacher
+    from ..training.evaluate.run import EvaluationConfig, evaluate_embedded
+    from ..training.evaluate.streams import evaluate_streams
+    from ..training.evaluate.talk import DEFAULT_SEED, Manner
+
+    if streams.streams:
+        return evaluate_streams(model, folder, streams.streams, streams.stream_seconds, tell=tell)
+    count = clips.seeds if clips.seeds is not None else 1 if teacher.teacher is None else 2
+    seeds, manner = tuple(range(DEFAULT_SEED, DEFAULT_SEED + count)), Manner(clips.steps, clips.guidance)
+    if teacher.teacher is None:
+        config = EvaluationConfig(clips.clips, clips.seconds, clips.rollout_seconds, seeds=seeds, manner=manner)
+        return evaluate_embedded(model, folder, config, clips.audio_encoder, tell)
+    ways = (manner, Manner(2, clips.guidance))
+    guided = Manner(teacher.teacher_steps, teacher.teacher_guidance)
+    compared = ComparisonConfig(clips.clips, clips.seconds, seeds, ways, guided)
+    return compare_with_teacher(model, model_name(teacher.teacher), folder, compared, clips.audio_encoder, tell)
+
+
+def _require_one_kind(targets: list[str], models: list[str], teacher: str | None, streams: int) -> None:
+    """Raise ConfigError where what is asked for does not go together."""
     if models and len(targets) > 1:
         raise ConfigError(f"{models[0]} is a model; it is evaluated alone.", "Give videos, or one model.")
-    if models:
-        _model(models[0], out, clips, seconds, rollout_seconds, as_json)
-    else:
-        _videos([Path(target) for target in targets], reference, slice_frames, out, as_json)
+    if not models and (teacher is not None or streams):
+        raise ConfigError(f"There is no model folder {targets[0]!r}.", "--teacher and --streams need a model.")
+    if teacher is not None and streams:
+        raise ConfigError("--teacher and --streams were both given.", "Ask for one at a time.")
 
 
 def _videos(paths: list[Path], reference: Path | None, slice_frames: int, out: Path | None, as_json: bool) -> None:
@@ -82,14 +162,23 @@ def _picture(path: Path) -> Any:
     return np.asarray(load_picture(path).convert("RGB"))
 
 
-def _model(model: str, out: Path | None, clips: int, seconds: float, rollout_seconds: float, as_json: bool) -> None:
-    from ..training.evaluate.run import EvaluationConfig, evaluate_embedded
+class _Result(Protocol):
+    """What every evaluation of a model gives."""
 
-    config = EvaluationConfig(clips, seconds, rollout_seconds)
-    folder = out or Path("evaluation")
-    evaluation = evaluate_embedded(model_name(model), folder, config)
+    def to_json(self) -> dict[str, Any]: ...
+
+    def to_markdown(self) -> str: ...
+
+
+def _show(result: _Result, folder: Path, as_json: bool) -> None:
     if as_json:
-        print_json(evaluation.to_json())
+        print_json(result.to_json())
+        return
+    console, text = stdout(), result.to_markdown()
+    if console.is_terminal:
+        from rich.markdown import Markdown
+
+        console.print(Markdown(text))
     else:
-        stdout().print(evaluation.to_markdown())
-        stdout().print(f"{folder}")
+        console.print(text, markup=False)
+    console.print(f"{folder}")

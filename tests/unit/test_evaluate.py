@@ -14,8 +14,9 @@ from tiny_bundle import GEOMETRY as TINY_GEOMETRY
 from tiny_bundle import tiny_bundle
 
 from livetalk_core.config import ChunkGeometry
-from livetalk_core.errors import CheckpointError
+from livetalk_core.errors import CheckpointError, ConfigError
 from livetalk_core.training.avatars.avatar import HELD_OUT_SEED
+from livetalk_core.training.evaluate.__main__ import main
 from livetalk_core.training.evaluate.cases import (
     EvaluationCase,
     Frames,
@@ -27,8 +28,9 @@ from livetalk_core.training.evaluate.cases import (
 from livetalk_core.training.evaluate.ceilings import find_audio_encoder, heard_opening
 from livetalk_core.training.evaluate.look import Gallery, measure_borders
 from livetalk_core.training.evaluate.report import ClipResult
-from livetalk_core.training.evaluate.run import Talk, engine_talk, evaluate_talk, judge, main
+from livetalk_core.training.evaluate.run import EvaluationConfig, evaluate_talk
 from livetalk_core.training.evaluate.sheets import telling_frames
+from livetalk_core.training.evaluate.talk import Manner, Talk, engine_talk, judge
 from livetalk_core.training.speech.held_out import EvaluationUtterance
 from livetalk_core.training.speech.visemes import PhonemeEvent, closure_times, mouth_track
 
@@ -70,7 +72,7 @@ def gallery(case: EvaluationCase) -> Gallery:
 
 
 def result_of(video: Frames, case: EvaluationCase, gallery: Gallery) -> ClipResult:
-    talk: Talk = lambda _: video  # noqa: E731
+    talk: Talk = lambda case, seed: video  # noqa: E731
     return judge(talk, case, GEOMETRY, gallery).result
 
 
@@ -146,7 +148,7 @@ def test_report_and_pictures_are_written(tmp_path: Path) -> None:
     cases = [make_case(HELD_OUT_SEED + n, speech(3.0, n, f"synth{n % 2}"), 64) for n in range(3)]
     long = make_case(HELD_OUT_SEED + 9, speech(5.0, 9), 64)
     heard = [case.opening for case in cases]
-    evaluation = evaluate_talk(lambda c: c.truth, cases, long, tmp_path, GEOMETRY, heard=heard, plots=1)
+    evaluation = evaluate_talk(lambda c, _: c.truth, cases, long, tmp_path, GEOMETRY, heard=heard, plots=1)
     plain = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert plain["summary"]["lips"]["score"] == pytest.approx(evaluation.lips.score)
     assert plain["summary"]["synthesisers"]["synth0"]["clips"] == 2
@@ -167,7 +169,7 @@ def test_report_and_pictures_are_written(tmp_path: Path) -> None:
 def test_bars_fail_for_a_random_model(tmp_path: Path) -> None:
     bundle = tiny_bundle()
     cases = [make_case(HELD_OUT_SEED + 1, speech(1.2), 32)]
-    evaluation = evaluate_talk(engine_talk(bundle, 1), cases, None, tmp_path, TINY_GEOMETRY, vae=bundle.vae)
+    evaluation = evaluate_talk(engine_talk(bundle), cases, None, tmp_path, TINY_GEOMETRY, vae=bundle.vae)
     clip = evaluation.clips[0]
     assert clip.frames == len(cases[0].truth) == 30
     assert len(clip.drift.backdrop) == -(-30 // TINY_GEOMETRY.slice_frames)
@@ -175,6 +177,49 @@ def test_bars_fail_for_a_random_model(tmp_path: Path) -> None:
     assert evaluation.border_jump["through_vae"] > 0
     assert {bar.what: bar.passed for bar in evaluation.bars}["lip score"] is False
     assert not (tmp_path / "rollout.png").exists()
+
+
+def test_every_clip_is_made_with_every_seed(tmp_path: Path) -> None:
+    cases = [make_case(HELD_OUT_SEED + n, speech(3.0, n), 64) for n in range(2)]
+    late = {7: 0, 8: 2}
+    talk: Talk = lambda case, seed: np.roll(case.truth, late[seed], axis=0)  # noqa: E731
+    evaluation = evaluate_talk(talk, cases, None, tmp_path, GEOMETRY, seeds=(7, 8), plots=0)
+    assert [(clip.seed, clip.lips.lag) for clip in evaluation.clips] == [(7, 0), (7, 0), (8, 2), (8, 2)]
+    assert [len(clips) for clips in evaluation.by_seed().values()] == [2, 2]
+    text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "*seed 8, mean of 2*" in text
+    assert "test/v1, seed 7" in text
+
+
+def test_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    """All but the times are a function of model, cases and seed; another seed is another video."""
+    cases = [make_case(HELD_OUT_SEED + 1, speech(1.2), 32)]
+    found = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        talk = engine_talk(tiny_bundle(), Manner(steps=2))
+        evaluate_talk(talk, cases, None, tmp_path / name, TINY_GEOMETRY, seeds=(seed,), plots=0)
+        clip = json.loads((tmp_path / name / "evaluation.json").read_text(encoding="utf-8"))["clips"][0]
+        found.append({key: value for key, value in clip.items() if key not in ("seconds", "seed")})
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_steps_and_guidance_reach_the_model() -> None:
+    case = make_case(HELD_OUT_SEED + 1, speech(0.4), 32)
+    ways = (Manner(), Manner(4), Manner(2), Manner(4, 3.0))
+    videos = [engine_talk(tiny_bundle(), manner)(case, 1) for manner in ways]
+    assert np.array_equal(videos[0], videos[1])
+    assert not np.array_equal(videos[0], videos[2])
+    assert not np.array_equal(videos[0], videos[3])
+    assert [manner.describe(tiny_bundle()) for manner in (Manner(), Manner(40, 1.5))] == [
+        "4 steps", "40 steps, guidance 1.5",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"clips": 0}, {"seconds": 0.0}, {"seconds": float("nan")}, {"seeds": ()}])
+def test_settings_without_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        EvaluationConfig(**settings)  # type: ignore[arg-type]
 
 
 def test_telling_frames_alternate_between_open_and_closed(case: EvaluationCase) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,16 +16,19 @@ from training_data import GEOMETRY, recipe
 
 from livetalk_core.chunking import chunk_span
 from livetalk_core.config import CorrectionConfig, SamplerConfig, StreamConfig
+from livetalk_core.engine import Engine
 from livetalk_core.engine.constants import stream_constants
 from livetalk_core.engine.step import render
+from livetalk_core.errors import ConfigError
 from livetalk_core.loading import load_model
 from livetalk_core.models.bundle import ModelBundle
-from livetalk_core.sampling import RecordedNoise
+from livetalk_core.models.encoders import image_features
+from livetalk_core.sampling import RecordedNoise, denoise_step
 from livetalk_core.telemetry import StageTimer
 from livetalk_core.training.data.batches import Batch, PreparedBatches
 from livetalk_core.training.data.prepared import PreparedSet
 from livetalk_core.training.methods.denoiser import Conditioning, Denoiser, clean_estimate
-from livetalk_core.training.methods.guidance import guidance_terms, guided_estimate
+from livetalk_core.training.methods.guidance import guidance_terms, guided_bundle, guided_estimate
 from livetalk_core.training.methods.losses import frame_mean, matching_gradient, surrogate
 from livetalk_core.training.methods.rollout import Rollout, chunk_conditioning
 from livetalk_core.training.methods.stage1 import NETWORK, Stage1
@@ -175,6 +179,47 @@ def test_guidance_is_the_formula_and_asks_only_what_counts(bundle: ModelBundle, 
     assert len(guidance_terms(given, batch.null_context, 3.0, 4.0)) == 3
     empty = given.without_text(batch.null_context)
     assert [weight for weight, _ in guidance_terms(empty, batch.null_context, 3.0, 4.0)] == [4.0, -3.0]
+
+
+def test_guided_model_makes_the_guided_estimate_in_the_engine(bundle: ModelBundle, data: PreparedSet) -> None:
+    """The engine's own call of a guided model and the formula, for a model without text."""
+    batch = draw(data, clips=1)
+    picture = Image.fromarray(((batch.pictures[0, :, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    config = StreamConfig(width=64, height=64, geometry=GEOMETRY, sampler=SAMPLER)
+    level, latents = torch.tensor([700.0]), batch.latents[:, 0].float()
+    noise = RecordedNoise({})
+    guided = stream_constants(guided_bundle(bundle, 2.5), config, picture, noise)
+    given = replace(
+        chunk_conditioning(batch, 0), y=guided.y, context=batch.null_context,
+        clip_features=image_features(bundle.image_encoder, guided.picture[:, :, 0]),
+    )  # fmt: skip
+    with torch.no_grad():
+        ours = denoise_step(latents, guided.velocity(given.windows, guided.y)(latents, level), level)
+        theirs = guided_estimate(Denoiser(bundle.transformer), latents, level, given, batch.null_context, 3.0, 2.5)
+        plain = stream_constants(bundle, config, picture, noise).velocity(given.windows, guided.y)(latents, level)
+    assert relative(ours, theirs) < 1e-5
+    assert relative(denoise_step(latents, plain, level), theirs) > 1e-3
+    assert guided_bundle(bundle, 1.0) is bundle
+
+
+@pytest.mark.parametrize("scale", [-1.0, 21.0, float("nan"), float("inf")])
+def test_guidance_out_of_range_is_refused(bundle: ModelBundle, scale: float) -> None:
+    with pytest.raises(ConfigError, match="Guidance is"):
+        guided_bundle(bundle, scale)
+
+
+def test_models_that_cannot_be_guided_are_refused(bundle: ModelBundle) -> None:
+    with pytest.raises(ConfigError, match="reads a text too"):
+        guided_bundle(replace(bundle, text_encoder=nn.Identity()), 2.0)
+    deaf = denoiser(bundle).transformer.requires_grad_(False)
+    for name, parameter in deaf.named_parameters():
+        if "audio_cross_attn.proj" in name:
+            parameter.zero_()
+    config = StreamConfig(width=64, height=64, geometry=GEOMETRY, sampler=SAMPLER)
+    engine = Engine(guided_bundle(replace(bundle, transformer=deaf), 2.0))
+    sound = np.random.default_rng(0).normal(0, 0.1, GEOMETRY.slice_samples)
+    with pytest.raises(ConfigError, match="cannot be guided"):
+        engine.open_stream(config, Image.new("RGB", (64, 64))).step(sound)
 
 
 def test_surrogate_has_the_matching_gradient() -> None:

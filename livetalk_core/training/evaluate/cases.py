@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import TrainingError
 from ..avatars.avatar import HELD_OUT_SEED, Identity, reference_frame, render_clip
 from ..avatars.motion import motion_track
 from ..speech.bank import SAMPLES_PER_FRAME
@@ -25,28 +24,24 @@ _SHORTEST_FRAMES: Final = 100
 
 
 @dataclass(frozen=True)
-class EvaluationCase:
-    """One person saying one thing.
+class Speaker:
+    """What a model is given: one person and what they say.
 
     Attributes:
         name: Short name of the case.
         identity: Who speaks; never trained on.
         speech: Sound, mouth track and lip closures.
-        reference: Picture that a model is given, uint8 [H,W,3].
-        truth: The renderer's own video of the case, uint8 [F,H,W,3].
-        blink: Lid closure that `truth` was drawn with [F].
+        reference: Picture of the person, uint8 [H,W,3].
     """
 
     name: str
     identity: Identity
     speech: EvaluationUtterance
     reference: Frames
-    truth: Frames
-    blink: NDArray[np.float32]
 
     @property
     def size(self) -> int:
-        return int(self.truth.shape[1])
+        return int(self.reference.shape[0])
 
     @property
     def opening(self) -> NDArray[np.float32]:
@@ -54,15 +49,25 @@ class EvaluationCase:
         return self.speech.mouth[:, 0]
 
 
+@dataclass(frozen=True)
+class EvaluationCase(Speaker):
+    """A speaker with the true video.
+
+    Attributes:
+        truth: The renderer's own video of the case, uint8 [F,H,W,3].
+        blink: Lid closure that `truth` was drawn with [F].
+    """
+
+    truth: Frames
+    blink: NDArray[np.float32]
+
+
 def make_cases(count: int, seconds: float, size: int) -> list[EvaluationCase]:
     """Cases of at most `seconds`, each with its own person; the synthesisers take turns.
 
     Raises:
-        TrainingError: no case was asked for.
         MissingDependencyError: skia-python, a synthesiser or the recordings are not installed.
     """
-    if count < 1:
-        raise TrainingError(f"{count} evaluation cases were asked for.", "Ask for at least one.")
     voices = long_utterances(evaluation_utterances(per_voice=1))
     rounds = -(-count // len(voices))
     if rounds > 1:
@@ -75,10 +80,16 @@ def make_cases(count: int, seconds: float, size: int) -> list[EvaluationCase]:
 
 def long_case(seconds: float, size: int, seed: int = HELD_OUT_SEED + 100) -> EvaluationCase:
     """One person who speaks for `seconds` with all the voices in turn, for drift over time."""
+    return make_case(seed, long_speech(seconds), size)
+
+
+def long_speech(seconds: float, first: int = 0) -> EvaluationUtterance:
+    """All the voices in turn, again and again for `seconds`, beginning with voice number `first`."""
     voices = long_utterances(evaluation_utterances(per_voice=1))
+    first %= len(voices)
     total = sum(voice.frames for voice in voices)
-    joined = join_speech(list(voices) * (int(seconds * FPS) // total + 1))
-    return make_case(seed, cut_speech(joined, seconds), size)
+    rounds = int(seconds * FPS) // total + 1
+    return cut_speech(join_speech([*voices[first:], *voices[:first]] * rounds), seconds)
 
 
 def long_utterances(utterances: Sequence[EvaluationUtterance]) -> list[EvaluationUtterance]:
@@ -115,11 +126,21 @@ def join_speech(parts: Sequence[EvaluationUtterance]) -> EvaluationUtterance:
     )
 
 
+def make_speaker(seed: int, speech: EvaluationUtterance, size: int) -> Speaker:
+    """The held-out person `seed`, about to say `speech`."""
+    identity = Identity.from_seed(seed)
+    return Speaker(speech.name, identity, speech, reference_frame(identity, _random(seed), size))
+
+
 def make_case(seed: int, speech: EvaluationUtterance, size: int) -> EvaluationCase:
     """The held-out person `seed` says `speech`: reference picture and true video."""
-    rng = np.random.default_rng([_SEED, seed])
+    rng = _random(seed)
     identity = Identity.from_seed(seed)
     reference = reference_frame(identity, rng, size)
     motion = motion_track(rng, speech.mouth, _LIVELINESS, FPS)
     truth = render_clip(identity, speech.mouth, motion, size)
     return EvaluationCase(speech.name, identity, speech, reference, truth, motion[:, 3])
+
+
+def _random(seed: int) -> np.random.Generator:
+    return np.random.default_rng([_SEED, seed])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ class ClipResult:
 
     Attributes:
         name, synthesiser: The voice.
+        seed: Of the noise.
         frames: Length.
         lips: Of the generated video.
         on_truth: Of the true video: the ceiling of the measure.
@@ -31,6 +32,7 @@ class ClipResult:
 
     name: str
     synthesiser: str
+    seed: int
     frames: int
     lips: LipScore
     on_truth: LipScore
@@ -92,21 +94,21 @@ class Evaluation:
     @property
     def loudness(self) -> float:
         """The better of the two loudness baselines, mean over the clips."""
-        return max(_mean([c.loudness for c in self.clips]), _mean([c.loudness_db for c in self.clips]))
+        return max(mean([c.loudness for c in self.clips]), mean([c.loudness_db for c in self.clips]))
 
     @property
     def bars(self) -> tuple[Bar, ...]:
         """The requirements on the embedded model."""
         lips = self.lips
         made = lips.closures_made / lips.closures if lips.closures else 0.0
-        within = _mean([float(abs(clip.lips.lag) <= 1) for clip in self.clips])
-        recognised = _mean([float(clip.drift.identity.mean()) for clip in self.videos])
+        within = mean([float(abs(clip.lips.lag) <= 1) for clip in self.clips])
+        recognised = mean([float(clip.drift.identity.mean()) for clip in self.videos])
         return (
             Bar("lip score", lips.score, 0.65),
             Bar("lip score minus loudness alone", lips.score - self.loudness, 0.0),
             Bar("clips with best lag within one frame", within, 1.0),
             Bar("lip closures made", made, 0.6),
-            Bar("ceiling of the measure", _mean([clip.on_truth.score for clip in self.clips]), 0.97),
+            Bar("ceiling of the measure", mean([clip.on_truth.score for clip in self.clips]), 0.97),
             Bar("jump at chunk borders", self.border_jump["generated"], 1.2, at_least=False),
             Bar("right person recognised", recognised, 1.0),
         )
@@ -117,10 +119,8 @@ class Evaluation:
             "lips": asdict(self.lips),
             "loudness_alone": self.loudness,
             "border_jump": self.border_jump,
-            "synthesisers": {
-                name: {"lips": asdict(mean_score([c.lips for c in clips])), "clips": len(clips)}
-                for name, clips in self.by_synthesiser().items()
-            },
+            "synthesisers": _group_json(self.by_synthesiser()),
+            "seeds": _group_json(self.by_seed()),
             "bars": [asdict(bar) | {"passed": bar.passed} for bar in self.bars],
         }
         rollout = None if self.rollout is None else _clip_json(self.rollout)
@@ -128,19 +128,20 @@ class Evaluation:
             "model": self.model, "facts": self.facts, "summary": summary,
             "clips": [_clip_json(clip) for clip in self.clips], "rollout": rollout,
         }  # fmt: skip
-        cleaned: dict[str, Any] = _clean(plain)
+        cleaned: dict[str, Any] = plain_json(plain)
         return cleaned
 
     def by_synthesiser(self) -> dict[str, list[ClipResult]]:
-        """Clips in groups, in order of first appearance."""
-        groups: dict[str, list[ClipResult]] = {}
-        for clip in self.clips:
-            groups.setdefault(clip.synthesiser, []).append(clip)
-        return groups
+        """Clips by the family of their voice, in order of first appearance."""
+        return grouped(self.clips, lambda clip: clip.synthesiser)
+
+    def by_seed(self) -> dict[str, list[ClipResult]]:
+        """Clips by the seed of their noise."""
+        return grouped(self.clips, lambda clip: f"seed {clip.seed}")
 
     def to_markdown(self) -> str:
         """Tables: requirements, lips per clip and synthesiser, look, drift of the long stream."""
-        parts = [f"# Evaluation of {self.model}", self._bar_table(), "## Lips", self._lip_table(), _LIP_NOTE]
+        parts = [f"# Evaluation of {self.model}", bar_table(self.bars), "## Lips", self._lip_table(), _LIP_NOTE]
         parts += ["## Look", self._look_table(), _LOOK_NOTE]
         if self.rollout is not None:
             seconds = self.rollout.frames / 25
@@ -152,26 +153,22 @@ class Evaluation:
             ]
         return "\n\n".join(parts) + "\n"
 
-    def _bar_table(self) -> str:
-        rows = []
-        for bar in self.bars:
-            limit = f"{'≥' if bar.at_least else '≤'} {bar.limit:g}"
-            rows.append([bar.what, f"{bar.figure:.3f}", limit, "yes" if bar.passed else "**no**"])
-        return _table(["requirement", "figure", "bar", "met"], rows)
-
     def _lip_table(self) -> str:
         head = ["clip", "score", "lag", "amplitude (std / p95)", "closures", "loudness (rms / dB)"]
         head += ["true video", "through VAE", "audio encoder"]
-        rows = [_lip_row(clip.name, [clip]) for clip in self.clips]
-        groups = self.by_synthesiser()
-        if len(groups) > 1:
-            rows += [_lip_row(f"*{name}, mean of {len(clips)}*", clips) for name, clips in groups.items()]
-        return _table(head, [*rows, _lip_row("**all**", self.clips)])
+        rows = [_lip_row(self._label(clip), [clip]) for clip in self.clips]
+        for groups in (self.by_synthesiser(), self.by_seed()):
+            if len(groups) > 1:
+                rows += [_lip_row(f"*{name}, mean of {len(clips)}*", clips) for name, clips in groups.items()]
+        return table(head, [*rows, _lip_row("**all**", self.clips)])
 
     def _look_table(self) -> str:
         head = ["clip", "border jump (true / through VAE)", "without jaw", "motion", "sharpness", "eyes"]
         head += ["person", "blinks per minute (measured on true / drawn)", "backdrop colour"]
-        return _table(head, [_look_row(clip) for clip in self.videos])
+        return table(head, [_look_row(self._label(clip), clip) for clip in self.videos])
+
+    def _label(self, clip: ClipResult) -> str:
+        return clip.name if len(self.by_seed()) < 2 else f"{clip.name}, seed {clip.seed}"
 
 
 _LIP_NOTE = (
@@ -198,16 +195,16 @@ def _lip_row(name: str, clips: Sequence[ClipResult]) -> list[str]:
     return [
         name, f"{lips.score:.3f}", f"{lips.lag:+d}", f"{lips.deviation_ratio:.2f} / {lips.height_ratio:.2f}",
         f"{lips.closures_made} of {lips.closures}",
-        f"{_mean([c.loudness for c in clips]):.2f} / {_mean([c.loudness_db for c in clips]):.2f}",
-        *(f"{_mean(scores):.3f}" if scores else "–" for scores in ceilings),
+        f"{mean([c.loudness for c in clips]):.2f} / {mean([c.loudness_db for c in clips]):.2f}",
+        *(f"{mean(scores):.3f}" if scores else "–" for scores in ceilings),
     ]  # fmt: skip
 
 
-def _look_row(clip: ClipResult) -> list[str]:
+def _look_row(label: str, clip: ClipResult) -> list[str]:
     drift, blinks = clip.drift, clip.blinks
     generated, true, coded = (_border_cells(each) for each in (clip.borders, clip.true_borders, clip.vae_borders))
     return [
-        clip.name,
+        label,
         *(f"{a} ({b} / {c})" for a, b, c in zip(generated, true, coded, strict=True)),
         *(f"{values.mean():.2f}" for values in (drift.sharpness, drift.eyes, drift.identity)),
         f"{blinks.video:.0f} ({blinks.truth:.0f} / {blinks.drawn:.0f})",
@@ -223,10 +220,20 @@ def _border_cells(borders: Borders | None) -> tuple[str, str, str]:
 
 def _drift_table(clip: ClipResult) -> str:
     rows = [[name, f"{first:.3f}", f"{last:.3f}"] for name, (first, last) in clip.drift.ends().items()]
-    return _table(["figure", "first", "last"], rows)
+    return table(["figure", "first", "last"], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def bar_table(bars: Sequence[Bar]) -> str:
+    """Requirements and whether they are met, as Markdown."""
+    rows = []
+    for bar in bars:
+        limit = f"{'≥' if bar.at_least else '≤'} {bar.limit:g}"
+        rows.append([bar.what, f"{bar.figure:.3f}", limit, "yes" if bar.passed else "**no**"])
+    return table(["requirement", "figure", "bar", "met"], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -238,13 +245,30 @@ def _clip_json(clip: ClipResult) -> dict[str, Any]:
     return plain
 
 
-def _clean(value: Any) -> Any:
+def grouped(clips: Sequence[ClipResult], key: Callable[[ClipResult], str]) -> dict[str, list[ClipResult]]:
+    """Clips by a key of theirs, in order of first appearance."""
+    groups: dict[str, list[ClipResult]] = {}
+    for clip in clips:
+        groups.setdefault(key(clip), []).append(clip)
+    return groups
+
+
+def _group_json(groups: dict[str, list[ClipResult]]) -> dict[str, Any]:
+    return {
+        name: {"lips": asdict(mean_score([c.lips for c in clips])), "clips": len(clips)}
+        for name, clips in groups.items()
+    }
+
+
+def plain_json(value: Any) -> Any:
+    """The value without tuples and without numbers that JSON has none for: those become null."""
     if isinstance(value, dict):
-        return {key: _clean(each) for key, each in value.items()}
+        return {key: plain_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(each) for each in value]
+        return [plain_json(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing."""
     return sum(values) / len(values) if values else float("nan")

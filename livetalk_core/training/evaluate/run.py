@@ -1,64 +1,73 @@
-"""Evaluate the embedded model: `python -m livetalk_core.training.evaluate --model DIR --out DIR`."""
+"""Evaluate one model on short clips and a long stream: figures, tables and pictures."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import os
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 
-from ...config import ChunkGeometry, StreamConfig
-from ...engine import Engine, generate
-from ...errors import ConfigError, LiveTalkError
-from ...lip_sync import mouth_opening
+from ...config import ChunkGeometry
+from ...errors import ConfigError
 from ...loading import load_model
 from ...media import curves_plot, loudness_envelope, mouth_plot, write_atomic
 from ...models.bundle import ModelBundle
 from ...models.vae import WanVideoVAE
-from .cases import FPS, EvaluationCase, Frames, long_case, make_cases
+from .cases import FPS, EvaluationCase, long_case, make_cases
 from .ceilings import find_audio_encoder, heard_opening, vae_round_trip
-from .lips import LipScore, lip_score, loudness_scores
-from .look import Gallery, count_all_blinks, measure_borders, measure_drift
+from .lips import lip_score
+from .look import Gallery
 from .report import ClipResult, Evaluation
 from .sheets import comparison_sheet, rollout_sheet
+from .talk import DEFAULT_SEED, OWN_MANNER, Ceiling, Judged, Manner, Talk, engine_talk, judge, size_and_geometry
 
-Talk = Callable[[EvaluationCase], Frames]
-"""Makes the video of a case from its reference and its sound; uint8 [F,H,W,3], as many frames as `truth`."""
+Tell = Callable[[str], None]
+"""Is told in a line what has been done."""
 
 _OTHERS = range(200)
-_logger = logging.getLogger("livetalk")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What to evaluate: how many clips, how long, how long a stream for drift (0 for none), noise seed."""
+    """What to evaluate.
+
+    Attributes:
+        clips: How many people speak.
+        seconds: Longest clip.
+        rollout_seconds: Length of one long stream for drift; 0 for none.
+        plots: How many clips get a plot of their mouth opening.
+        seeds: Of the noise; every clip is made with each, the long stream with the first.
+        manner: How the model is run.
+
+    Raises:
+        ConfigError: clips without length, or no seed.
+    """
 
     clips: int = 8
     seconds: float = 8.0
     rollout_seconds: float = 60.0
     plots: int = 3
-    seed: int = 9999
+    seeds: tuple[int, ...] = (DEFAULT_SEED,)
+    manner: Manner = OWN_MANNER
+
+    def __post_init__(self) -> None:
+        check_clips(self.clips, self.seconds, self.seeds)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A case, its generated video, what was measured on it, and its measured opening [F]."""
-
-    case: EvaluationCase
-    video: Frames
-    result: ClipResult
-    opening: Any
+def check_clips(clips: int, seconds: float, seeds: Sequence[int]) -> None:
+    """Raise ConfigError for no clips, clips without length, or no seed."""
+    if clips < 1:
+        raise ConfigError(f"{clips} clips were asked for.", "Allowed: 1 or more.", setting="clips")
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"Clips of {seconds:g} s were asked for.", "Allowed: above 0.", setting="seconds")
+    if not seeds:
+        raise ConfigError("No seed was asked for.", "Allowed: 1 or more.", setting="seeds")
 
 
 def evaluate_embedded(
@@ -66,6 +75,7 @@ def evaluate_embedded(
     out: Path,
     config: EvaluationConfig | None = None,
     audio_encoder: Path | None = None,
+    tell: Tell | None = None,
 ) -> Evaluation:
     """Let a model speak held-out voices as held-out people, measure the videos and write the report.
 
@@ -75,29 +85,42 @@ def evaluate_embedded(
         config: What to evaluate.
         audio_encoder: Folder of the audio encoder as its training exported it, for its ceiling; by default
             the model's own, if its read-outs are there.
+        tell: Is told of every clip.
 
     Raises:
         CheckpointError, DeviceError: the model cannot be loaded.
-        ConfigError: the model makes no square video at 25 frames per second.
+        ConfigError: the model makes no square video at 25 frames per second, or cannot be run as asked.
         MissingDependencyError: the renderer or a synthesiser is not installed.
         OutputError: a result cannot be written.
     """
     config = config or EvaluationConfig()
     bundle = model if isinstance(model, ModelBundle) else load_model(model)
-    size, geometry = _size_and_geometry(bundle)
+    size, geometry = size_and_geometry(bundle)
+    talk = engine_talk(bundle, config.manner)
     cases = make_cases(config.clips, config.seconds, size)
     rollout = long_case(config.rollout_seconds, size) if config.rollout_seconds > 0 else None
+    return evaluate_talk(
+        talk, cases, rollout, out, geometry, name=f"{bundle.name}, {config.manner.describe(bundle)}", vae=bundle.vae,
+        heard=hear(model, audio_encoder, cases), plots=config.plots, facts=machine_facts(bundle), seeds=config.seeds,
+        tell=tell,
+    )  # fmt: skip
+
+
+def hear(
+    model: ModelBundle | str | Path | None, audio_encoder: Path | None, cases: Sequence[EvaluationCase]
+) -> list[NDArray[np.float32]]:
+    """Opening [F] that the audio encoder hears in each case; nothing where its read-outs are not known."""
     if audio_encoder is None and isinstance(model, str | Path):
         audio_encoder = find_audio_encoder(Path(model))
-    heard = [] if audio_encoder is None else heard_opening(audio_encoder, [c.speech.samples for c in cases])
-    facts = {
-        "revision": bundle.revision, "number format": str(bundle.dtype).removeprefix("torch."),
+    return [] if audio_encoder is None else heard_opening(audio_encoder, [case.speech.samples for case in cases])
+
+
+def machine_facts(bundle: ModelBundle) -> dict[str, Any]:
+    """What model and machine figures come from."""
+    return {
+        "revision": bundle.revision[:12], "number format": str(bundle.dtype).removeprefix("torch."),
         "device": str(bundle.device), "threads": torch.get_num_threads(), "processors": os.cpu_count(),
     }  # fmt: skip
-    return evaluate_talk(
-        engine_talk(bundle, config.seed), cases, rollout, out, geometry, name=bundle.name, vae=bundle.vae,
-        heard=heard, plots=config.plots, facts=facts,
-    )  # fmt: skip
 
 
 def evaluate_talk(
@@ -109,9 +132,11 @@ def evaluate_talk(
     *,
     name: str = "model",
     vae: WanVideoVAE | None = None,
-    heard: Sequence[Any] = (),
+    heard: Sequence[NDArray[np.float32]] = (),
     plots: int = 3,
     facts: dict[str, Any] | None = None,
+    seeds: Sequence[int] = (DEFAULT_SEED,),
+    tell: Tell | None = None,
 ) -> Evaluation:
     """Evaluate anything that makes videos from cases; see `evaluate_embedded`.
 
@@ -126,66 +151,60 @@ def evaluate_talk(
         heard: For each case the opening [F] that the audio encoder hears, or nothing.
         plots: How many clips get a plot of their mouth opening.
         facts: More lines for the report.
+        seeds: Of the noise.
+        tell: Is told of every clip.
     """
-    size = cases[0].size
-    gallery = Gallery([*cases, *([rollout] if rollout else [])], _OTHERS, size)
-    judged = []
-    for number, case in enumerate(cases):
-        coded = None if vae is None else vae_round_trip(vae, case.truth, geometry)
-        hearing = lip_score(heard[number], case.speech) if len(heard) else None
-        judged.append(judge(talk, case, geometry, gallery, coded, hearing))
-        _logger.info("%s: lip score %.3f", case.name, judged[-1].result.lips.score)
-    long = None if rollout is None else judge(talk, rollout, geometry, gallery)
-    everything = [each.result for each in (*judged, *([long] if long else []))]
-    spent = sum(result.seconds for result in everything)
-    shown = sum(result.frames for result in everything) / FPS
-    facts = dict(facts or {}) | {"real-time factor, all included": round(spent / shown, 3)}
-    results = tuple(each.result for each in judged)
-    evaluation = Evaluation(name, results, long.result if long else None, facts)
-    _write(evaluation, judged, long, out, geometry, plots)
+    gallery = make_gallery([*cases, *([rollout] if rollout else [])])
+    ceilings = make_ceilings(cases, geometry, vae, heard)
+    results: list[ClipResult] = []
+    shown: list[Judged] = []
+    for judged in judge_all(talk, cases, geometry, gallery, ceilings, seeds):
+        results.append(judged.result)
+        shown += [judged] if len(shown) < len(cases) else []
+        if tell is not None:
+            tell(judged.line)
+    long = None if rollout is None else judge(talk, rollout, geometry, gallery, seed=seeds[0])
+    evaluation = Evaluation(name, tuple(results), long.result if long else None, dict(facts or {}))
+    spent = sum(result.seconds for result in evaluation.videos)
+    lasting = sum(result.frames for result in evaluation.videos) / FPS
+    evaluation.facts["real-time factor, all included"] = round(spent / lasting, 3)
+    _write(evaluation, shown, long, out, geometry, plots)
     return evaluation
 
 
-def engine_talk(bundle: ModelBundle, seed: int) -> Talk:
-    """The real engine with the model's own settings, hearing the sound chunk by chunk."""
-    defaults = bundle.defaults
-    config = StreamConfig(
-        width=defaults.width, height=defaults.height, seed=seed, geometry=defaults.geometry,
-        sampler=defaults.sampler, correction=defaults.correction,
-        audio=msgspec.structs.replace(defaults.audio, mode="stream"),
-    )  # fmt: skip
-    engine = Engine(bundle)
-
-    def talk(case: EvaluationCase) -> Frames:
-        chunks = generate(engine, config, Image.fromarray(case.reference), [case.speech.samples])
-        return np.concatenate([chunk.frames for chunk in chunks])
-
-    return talk
-
-
-def judge(
+def judge_all(
     talk: Talk,
-    case: EvaluationCase,
+    cases: Sequence[EvaluationCase],
     geometry: ChunkGeometry,
     gallery: Gallery,
-    coded: Frames | None = None,
-    heard: LipScore | None = None,
-) -> Judged:
-    """Make the video of one case and measure it, and the true video after the VAE where `coded` is given."""
-    started = time.monotonic()
-    video = talk(case)
-    seconds = time.monotonic() - started
-    step = geometry.slice_frames
-    opening = mouth_opening(video)
-    result = ClipResult(
-        case.name, case.speech.synthesiser, len(video), lip_score(opening, case.speech),
-        lip_score(mouth_opening(case.truth), case.speech),
-        None if coded is None else lip_score(mouth_opening(coded), case.speech), heard,
-        *loudness_scores(case.speech), measure_borders(video, step), measure_borders(case.truth, step),
-        None if coded is None else measure_borders(coded, step),
-        measure_drift(case, video, step, gallery), count_all_blinks(case, video), seconds,
-    )  # fmt: skip
-    return Judged(case, video, result, opening)
+    ceilings: Sequence[Ceiling],
+    seeds: Sequence[int],
+) -> Iterator[Judged]:
+    """All cases with the first seed, then with the next."""
+    for seed in seeds:
+        for case, ceiling in zip(cases, ceilings, strict=True):
+            yield judge(talk, case, geometry, gallery, ceiling, seed)
+
+
+def make_gallery(cases: Sequence[EvaluationCase]) -> Gallery:
+    """The cases' people among two hundred others."""
+    return Gallery(cases, _OTHERS, cases[0].size)
+
+
+def make_ceilings(
+    cases: Sequence[EvaluationCase],
+    geometry: ChunkGeometry,
+    vae: WanVideoVAE | None,
+    heard: Sequence[NDArray[np.float32]],
+) -> list[Ceiling]:
+    """The ceilings of each case, as far as VAE and audio encoder are given."""
+    return [
+        Ceiling(
+            None if vae is None else vae_round_trip(vae, case.truth, geometry),
+            lip_score(heard[number], case.speech) if len(heard) else None,
+        )
+        for number, case in enumerate(cases)
+    ]
 
 
 def _write(
@@ -230,39 +249,3 @@ def _plot_drift(long: Judged, slice_frames: int, out: Path) -> None:
         "true video": (seconds, np.ones(len(seconds))),
     }
     curves_plot(detail, out / "drift_sharpness.png", "Sharpness, share of the true video's", "seconds")
-
-
-def _size_and_geometry(bundle: ModelBundle) -> tuple[int, ChunkGeometry]:
-    defaults = bundle.defaults
-    if defaults.width != defaults.height or defaults.geometry.fps != FPS:
-        raise ConfigError(
-            f"{bundle.name} makes {defaults.width}x{defaults.height} at {defaults.geometry.fps} fps.",
-            f"Only square video at {FPS} fps can be compared with the renderer's.",
-        )
-    return defaults.width, defaults.geometry
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Evaluate a model folder (without --model the one in the package) and log the report."""
-    defaults = EvaluationConfig()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=None, help="model folder; default: the embedded model")
-    parser.add_argument("--out", type=Path, required=True, help="folder for report and pictures")
-    parser.add_argument("--clips", type=int, default=defaults.clips)
-    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="longest clip")
-    parser.add_argument("--rollout-seconds", type=float, default=defaults.rollout_seconds, help="0: none")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--audio-encoder", type=Path, default=None, help="as its training exported it")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice")
-    options = parser.parse_args(arguments)
-    _logger.setLevel(logging.INFO)
-    _logger.addHandler(logging.StreamHandler(sys.stderr))
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    config = EvaluationConfig(options.clips, options.seconds, options.rollout_seconds, seed=options.seed)
-    try:
-        evaluation = evaluate_embedded(options.model, options.out, config, options.audio_encoder)
-    except LiveTalkError as error:
-        _logger.error("%s", error)
-        raise SystemExit(1) from error
-    _logger.info("%s", evaluation.to_markdown())

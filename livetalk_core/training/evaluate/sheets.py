@@ -95,8 +95,16 @@ def rollout_sheet(
     return draw_sheet(rows, path, f"One stream of {len(video) / FPS:.0f} s, first to last chunk")
 
 
-def draw_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str], title: str) -> Path:
-    """Lay out rows of pictures with labels and write a PNG.
+def draw_sheet(
+    rows: Sequence[SheetRow], path: str | os.PathLike[str], title: str, breaks: Sequence[int] = ()
+) -> Path:
+    """Lay out rows of pictures with labels and write a PNG, or a JPEG where the path says so.
+
+    Args:
+        rows: From top to bottom.
+        path: Where it goes.
+        title: Heading.
+        breaks: Columns before which there is more room.
 
     Raises:
         OutputError: the path cannot be written.
@@ -105,26 +113,27 @@ def draw_sheet(rows: Sequence[SheetRow], path: str | os.PathLike[str], title: st
     heights = [_CELL + (_LABEL if row.captions else 0) for row in rows]
     gaps = [0, *(_GROUP_GAP if row.begins_group else _GAP for row in rows[1:])]
     tops = _MARGIN + _TITLE + np.cumsum(np.array(gaps) + np.array([0, *heights[:-1]]))
-    width = 2 * _MARGIN + _SIDE + columns * (_CELL + _GAP) - _GAP
+    lefts = [_MARGIN + _SIDE + n * (_CELL + _GAP) + sum(n >= b for b in breaks) * _GROUP_GAP for n in range(columns)]
+    width = lefts[-1] + _CELL + _MARGIN
     sheet = Image.new("RGB", (width, int(tops[-1]) + heights[-1] + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN - 6), title, fill=_INK, font=ImageFont.load_default(26))
     for row, top in zip(rows, tops, strict=True):
-        _draw_row(sheet, draw, row, int(top))
+        _draw_row(sheet, draw, row, int(top), lefts)
+    kind = "JPEG" if Path(path).suffix.lower() in (".jpg", ".jpeg") else "PNG"
     with AtomicFile(path) as file:
-        sheet.save(file.temporary, format="PNG")
+        sheet.save(file.temporary, format=kind, quality=88)
     return file.path
 
 
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int) -> None:
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, lefts: Sequence[int]) -> None:
     draw.text((_MARGIN, top + 6), row.label, fill=_INK, font=ImageFont.load_default(18))
     below = 32 if row.label else 6
     draw.multiline_text((_MARGIN, top + below), row.note, fill=_FAINT, font=ImageFont.load_default(14), spacing=5)
     mask = Image.new("L", (_CELL * 4, _CELL * 4), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, _CELL * 4 - 1, _CELL * 4 - 1), _CORNER * 4, fill=255)
     mask = mask.resize((_CELL, _CELL), Image.Resampling.LANCZOS)
-    for column, picture in enumerate(row.pictures):
-        left = _MARGIN + _SIDE + column * (_CELL + _GAP)
+    for column, (left, picture) in enumerate(zip(lefts, row.pictures, strict=False)):
         cell = Image.fromarray(np.ascontiguousarray(picture)).resize((_CELL, _CELL), Image.Resampling.LANCZOS)
         sheet.paste(cell, (left, top), mask)
         if column < len(row.captions):

@@ -43,6 +43,7 @@ class VideoMeasures:
         identity: Structural similarity to the reference of what stands still: 1 is the same.
         flicker: Mean second difference over time in the stiller half of the pixels, in steps of 255.
         jump: Change from the chunk before to this one over the median change inside chunks; the first is 1.
+        opening: Of the mouth, per frame; drawn faces only.
         lips: Correlation of the mouth's opening with the sound's loudness at the best lag; None without sound.
         lag: That lag in frames; positive: the mouth comes late.
     """
@@ -55,6 +56,7 @@ class VideoMeasures:
     identity: Curve
     flicker: Curve
     jump: Curve
+    opening: NDArray[np.float32]
     lips: float | None = None
     lag: int | None = None
 
@@ -114,7 +116,7 @@ class VideoMeter:
         lips = None if samples is None else _lips(opening, samples)
         lag, score = lips or (None, None)
         return VideoMeasures(
-            name, len(opening), self.slice_frames, color, sharpness, identity, flickers, jump, score, lag
+            name, len(opening), self.slice_frames, color, sharpness, identity, flickers, jump, opening, score, lag
         )
 
 
