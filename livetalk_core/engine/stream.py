@@ -17,6 +17,7 @@ from ..retrospective import Appearance
 from ..sampling import NoiseSource, PhiloxNoise
 from .conditions import ConditionCache
 from .constants import EncodedClip, StreamConstants, audio_encoder, check_fits, stream_constants
+from .heap import keep_freed_memory
 from .state import StreamIdentity, StreamState, digest
 from .step import Chunk, FrameTarget, Progress, Trace, step
 
@@ -33,6 +34,8 @@ class Engine:
         self.bundle = bundle
         self._noise = noise
         self._conditions = ConditionCache()
+        if bundle.device.type == "cpu":
+            keep_freed_memory()
 
     @torch.no_grad()
     def encode_whole(self, samples: NDArray[np.floating], config: StreamConfig) -> EncodedClip:
