@@ -1,5 +1,7 @@
 """The only place that opens a pickle: a child process that turns plain tensors into safetensors.
 
+torch's weights-only reader does the opening; `pickle` is imported for the name of the error that it raises.
+
 Run as `python -m livetalk_core.loading.convert_worker SOURCE TARGET`. It prints one JSON line:
 `{"tensors": n}` or `{"refused": "pickle" | "content" | "output", "message": "..."}`.
 """
