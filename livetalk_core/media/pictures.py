@@ -6,7 +6,6 @@ import io
 import math
 import os
 import re
-import stat
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from .input_file import check_input_file
 
 MIN_SIDE = 32
 """Smallest picture side in pixels; less holds no face."""
@@ -40,7 +40,7 @@ def load_picture(path: str | Path) -> Image.Image:
             `MAX_MEGAPIXELS`.
     """
     text = os.fspath(path)
-    _check_file(text)
+    check_input_file(text, "picture", ImageError, "Give a picture file.")
     return _read(text, text)
 
 
@@ -135,22 +135,6 @@ def fit_size(picture_size: tuple[int, int], area: int, step: int = 16) -> tuple[
         return float(bend + 0.5 * abs(np.log(size[0] * size[1] / area))), size[0]
 
     return min(((width, height) for width in choices(exact[0]) for height in choices(exact[1])), key=cost)
-
-
-def _check_file(text: str) -> None:
-    try:
-        status = os.stat(text)
-    except (OSError, ValueError) as error:
-        raise ImageError(
-            f"The picture {text!r} does not exist or cannot be reached.", "Check the path.", file=text
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        what = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
-        raise ImageError(f"{text} is a {what}, not a picture.", "Give a picture file.", file=text)
-    if status.st_size == 0:
-        raise ImageError(f"The picture {text} is empty (0 bytes).", "Save or download it again.", file=text)
-    if not os.access(text, os.R_OK):
-        raise ImageError(f"You may not read the picture {text}.", "Change its permissions.", file=text)
 
 
 def _check_size(size: tuple[int, int], text: str, min_side: int = MIN_SIDE) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,12 @@ import av
 import numpy as np
 
 from ..errors import AudioError
+from .container import decoder_reason, open_container
 from .resample import Samples
 
-# These "formats" are lists of other files or addresses; a sound file has no business naming those.
-_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf"})
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-# Titles in another encoding than UTF-8 do not make a sound useless; since PyAV 19 that is how it behaves.
-_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _CONVERT = "Convert it, for example: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+_PIPE = "Give an ordinary file, or '-' with raw 16 kHz mono s16le samples on standard input."
 
 logger = logging.getLogger("livetalk")
 
@@ -71,55 +67,18 @@ def decode_file(path: str | Path) -> Iterator[tuple[Samples, int]]:
         except (av.FFmpegError, OSError) as error:
             if not seconds:
                 raise AudioError(
-                    f"The sound file {path} is damaged: {_reason(error)}.", _CONVERT, file=str(path)
+                    f"The sound file {path} is damaged: {decoder_reason(error)}.", _CONVERT, file=str(path)
                 ) from error
             logger.warning(
                 "%s is damaged after %.2f s (%s); the sound up to there is used.",
                 path,
                 seconds,
-                _reason(error),
+                decoder_reason(error),
             )
 
 
 def _open(path: str | Path) -> Any:
-    """Open a container after checks that give better words than the decoder's."""
-    text = os.fspath(path)
-    _check_file(text)
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
-    }
-    try:
-        # An absolute path cannot be taken for an address.
-        container = av.open(os.path.abspath(text), options=options, **_LENIENT)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise AudioError(
-            f"{text} is not a sound file that can be read: {_reason(error)}.", _CONVERT, file=text
-        ) from error
-    return container
-
-
-def _check_file(text: str) -> None:
-    try:
-        status = os.stat(text)
-    except (OSError, ValueError) as error:
-        raise AudioError(
-            f"The sound file {text!r} does not exist or cannot be reached.", "Check the path.", file=text
-        ) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{text} is a folder, not a sound file.", "Name one file in it.", file=text)
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioError(
-            f"{text} is a pipe or device, not a sound file.",
-            "Give an ordinary file, or '-' with raw 16 kHz mono s16le samples on standard input.",
-            file=text,
-        )
-    if status.st_size == 0:
-        raise AudioError(
-            f"The sound file {text} is empty (0 bytes).", "Record or export it again.", file=text
-        )
-    if not os.access(text, os.R_OK):
-        raise AudioError(f"You may not read the sound file {text}.", "Change its permissions.", file=text)
+    return open_container(path, "sound file", AudioError, _PIPE, _CONVERT)
 
 
 def _sound_stream(container: Any, path: str | Path) -> Any:
@@ -164,8 +123,3 @@ def _playable(frame: Any, stream: Any) -> int:
     end = ((stream.start_time or 0) + stream.duration) * stream.time_base
     left = round((end - frame.pts * frame.time_base) * frame.sample_rate)
     return left if 0 < left < frame.samples else int(frame.samples)
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LiveTalkError
+from .container import decoder_reason, open_container
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,38 @@ def probe_video(path: str | Path) -> VideoInfo:
     Raises:
         LiveTalkError: the file is not a readable video.
     """
-    with _open(path) as container:
+    with open_video(path) as container:
         video = container.streams.video[0]
+        if not video.average_rate:
+            raise LiveTalkError(f"{path} does not say how fast its pictures follow.", "Convert it.", file=str(path))
         sound = container.streams.audio[0] if container.streams.audio else None
-        frames = 0
-        ends = {video.index: 0.0}
-        for packet in container.demux(*(stream for stream in (video, sound) if stream is not None)):
-            if packet.pts is None:
-                continue
-            frames += packet.stream is video
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            ends[packet.stream.index] = max(ends.get(packet.stream.index, 0.0), end)
+        try:
+            frames, ends = _walk(container, video, sound)
+        except av.FFmpegError as error:
+            raise _damaged(path, error) from error
         return VideoInfo(
             video.codec_context.width,
             video.codec_context.height,
             Fraction(video.average_rate),
             frames,
-            ends[video.index],
+            ends.get(video.index, 0.0),
             None if sound is None else ends.get(sound.index, 0.0),
             str(video.codec_context.name),
             None if sound is None else str(sound.codec_context.name),
         )
+
+
+def _walk(container: Any, video: Any, sound: Any) -> tuple[int, dict[int, float]]:
+    """Number of pictures, and where each stream ends in seconds, from the packets."""
+    frames = 0
+    ends: dict[int, float] = {}
+    for packet in container.demux(*(stream for stream in (video, sound) if stream is not None)):
+        if packet.pts is None:
+            continue
+        frames += packet.stream is video
+        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        ends[packet.stream.index] = max(ends.get(packet.stream.index, 0.0), end)
+    return frames, ends
 
 
 def read_video(path: str | Path) -> Iterator[NDArray[np.uint8]]:
@@ -64,22 +76,26 @@ def read_video(path: str | Path) -> Iterator[NDArray[np.uint8]]:
     Raises:
         LiveTalkError: the file is not a readable video.
     """
-    with _open(path) as container:
+    with open_video(path) as container:
         try:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
         except av.FFmpegError as error:
-            raise LiveTalkError(f"The video {path} is damaged: {error.strerror}.", file=str(path)) from error
+            raise _damaged(path, error) from error
 
 
-def _open(path: str | Path) -> Any:
-    try:
-        container = av.open(str(Path(path).absolute()), options={"protocol_whitelist": "file"})
-    except (av.FFmpegError, OSError) as error:
-        raise LiveTalkError(
-            f"The video {path} cannot be read: {error.strerror}.", "Check the path.", file=str(path)
-        ) from error
+def open_video(path: str | Path) -> Any:
+    """An open container with pictures in it, for whoever decodes in a way of his own; close it.
+
+    Raises:
+        LiveTalkError: the file is not a readable video.
+    """
+    container = open_container(path, "video", LiveTalkError, "Give a video file.", "Check that it plays.")
     if not container.streams.video:
         container.close()
-        raise LiveTalkError(f"{path} holds no pictures.", "Give a video file.", file=str(path))
+        raise LiveTalkError(f"{path} holds no pictures.", "Give a video file.", file=str(path), reason="no pictures")
     return container
+
+
+def _damaged(path: str | Path, error: av.FFmpegError) -> LiveTalkError:
+    return LiveTalkError(f"The video {path} is damaged: {decoder_reason(error)}.", "Copy it again.", file=str(path))

@@ -291,8 +291,36 @@ def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
         assert resident() - before < 1_500_000
 
 
-def test_unreadable_videos(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"not a video" * 50)
-    for path in (tmp_path / "a.mp4", tmp_path / "none.mp4"):
-        with pytest.raises(LiveTalkError, match="cannot be read"):
-            probe_video(path)
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.mp4", b"not a video" * 50, "not a video"),
+        ("empty.mp4", b"", "empty"),
+        ("list.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n", "not a video"),
+        ("list.ffconcat", b"ffconcat version 1.0\nfile 'secret.ts'\n", "not a video"),
+    ],
+)
+def test_what_is_no_video_is_refused_and_names_no_other_file(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    _transport_stream(tmp_path / "secret.ts")
+    (tmp_path / name).write_bytes(content)
+    for read in (probe_video, lambda path: list(read_video(path))):
+        with pytest.raises(LiveTalkError, match=words):
+            read(tmp_path / name)
+
+
+def test_a_video_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LiveTalkError, match="does not exist"):
+        probe_video(tmp_path / "none.mp4")
+
+
+def _transport_stream(path: Path) -> None:
+    """What a playlist may well name: a video in the one form that all players read from lists."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        for _ in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

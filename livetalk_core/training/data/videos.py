@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...config import ChunkGeometry
 from ...errors import AudioError, LiveTalkError, TrainingError
 from ...media import cover_and_crop, open_sound
+from ...media.video_reader import open_video
 from .background import STILL, background_similarity
 from .buckets import Size, bucket_sizes, nearest_bucket
 from .raw import Box, Frames, RawClip, Skipped, clip_frames, clip_samples, source_name
@@ -116,14 +117,12 @@ def iter_frames(path: Path, fps: int, sizes: list[Size]) -> Iterator[Frames]:
     Output frame i shows the picture that is on screen at time i / fps. Damage later in the file ends it there.
 
     Raises:
-        TrainingError: the file cannot be read, or holds no pictures.
+        LiveTalkError: the file cannot be read, or holds no pictures.
     """
     last: Frames | None = None
     made = 0
     try:
-        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
-            if not container.streams.video:
-                raise TrainingError(f"{path} holds no pictures.", reason="no pictures")
+        with open_video(path) as container:
             for frame in container.decode(video=0):
                 time = Fraction(frame.pts or 0) * frame.time_base
                 if last is None:
@@ -187,11 +186,10 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
 
 
-
 def _readable(path: Path) -> bool:
     """Whether the container itself opens and holds pictures."""
     try:
-        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
-            return bool(container.streams.video)
-    except (av.FFmpegError, OSError):
+        open_video(path).close()
+    except LiveTalkError:
         return False
+    return True
