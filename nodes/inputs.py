@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,25 @@ from livetalk_core.errors import AudioError, ConfigError, ImageError, OutputErro
 from livetalk_core.media import array_sound
 from livetalk_core.media.pictures import MAX_MEGAPIXELS, MIN_SIDE
 
+from .limits import TEMPORARY_FOLDER_HINT
+
 LATENT_CHANNELS = 16
 FILE_BACKED_SECONDS = 60
 """Longer sound waits in a file, so that hours of speech do not stay in memory."""
+
+
+SOURCES = {
+    "model": "Load LiveTalk Model",
+    "audio": "Audio Encode (LiveTalk)",
+    "stream": "Stream Chunk Sampler (LiveTalk)",
+}
+"""Socket -> the node that it is connected to."""
+
+
+def require_recipe(value: object, kind: type, socket: str) -> None:
+    """Raise ConfigError unless a socket of ours holds what our nodes put there."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"The {socket} input holds {_described(value)}.", f"Connect {SOURCES[socket]}.")
 
 
 def picture(images: Any) -> Image.Image:
@@ -142,12 +159,20 @@ def _in_file(blocks: Any, folder: Path) -> NDArray[np.float32]:
         with path.open("wb") as file:
             for block in blocks:
                 file.write(np.ascontiguousarray(block, np.float32).data)
+        return _mapped(path)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OutputError(
-            f"The sound cannot be kept in {folder} ({error.strerror}).", "Make room on that disk.", file=str(path)
+            f"The sound cannot be kept in {folder} ({error.strerror}).", TEMPORARY_FOLDER_HINT, file=str(path)
         ) from error
-    return np.memmap(path, np.float32, mode="r")
+
+
+def _mapped(path: Path) -> NDArray[np.float32]:
+    """The samples of a file that goes when nobody needs them any more (Windows: when ComfyUI clears its folder)."""
+    samples = np.memmap(path, np.float32, mode="r")
+    if os.name == "posix":
+        path.unlink()
+    return samples
 
 
 def _described(value: object) -> str:

@@ -10,22 +10,73 @@ SIDE_STEP = 16
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_GPUS = 64
 MAX_CHUNK_FRAMES = 1025
+MAX_STEPS = 1000
+MAX_SHIFT = 100.0
+MAX_SECONDS = 86_400.0
 MAX_WHOLE_SECONDS = 120
 MAX_LOOKBACK = 5
 ANCHORS = ("reference", "first_chunk")
+TEMPORARY_FOLDER_HINT = "Make room there, or start ComfyUI with --temp-directory on another disk."
 _MAX_SHOWN = 80
 
 
-def choice_problem(choices: Mapping[str, tuple[str | None, Sequence[str]]]) -> str:
+class InputError(ValueError):
+    """An input of a node that cannot be used."""
+
+
+def require_no_problem(problem: str) -> None:
+    """Raise InputError with what is wrong, if anything is."""
+    if problem:
+        raise InputError(problem)
+
+
+def socket_problem(sockets: Mapping[str, object]) -> str:
+    """The first socket that was given a value; a link is None before the graph runs."""
+    for name, value in sockets.items():
+        if value is not None:
+            return f"{name} is {_shown(value)}, a value; it takes a link to another node's output."
+    return ""
+
+
+def choice_problem(choices: Mapping[str, tuple[str | None, Sequence[str]]], *, running: bool = False) -> str:
     """The first value that is not on its list; ComfyUI checks lists for nodes of the older kind only.
 
     Args:
-        choices: Input name -> (value, list); None is not known yet, because it comes through a link.
+        choices: Input name -> (value, list).
+        running: Whether the graph runs; before, None is a value that comes through a link.
     """
     for name, (value, known) in choices.items():
-        if value is not None and value not in known:
-            return f"There is no {name} {str(value)[:_MAX_SHOWN]!r}. Choices: {', '.join(known)}."
+        if value not in known and (running or value is not None):
+            return f"There is no {name} {_shown(value)}. Choices: {', '.join(known)}."
     return ""
+
+
+def range_problem(numbers: Mapping[str, tuple[float | None, float, float]]) -> str:
+    """The first number that is out of its range, or none at all; None is one that comes through a link.
+
+    Args:
+        numbers: Input name -> (value, smallest, largest).
+    """
+    for name, (value, low, high) in numbers.items():
+        if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+            return f"{name} is {_shown(value)}; it has to be from {low:,} to {high:,}."
+    return ""
+
+
+def stream_problem(
+    prompt: str | None, size: tuple[int | None, int | None], chunk: tuple[int | None, int | None],
+    shift: float | None, max_seconds: float | None,
+) -> str:  # fmt: skip
+    """What is wrong with the settings of a stream (StreamChunkSampler); None is one that comes through a link."""
+    numbers: dict[str, tuple[float | None, float, float]] = {
+        "width": (size[0], 0, MAX_SIDE), "height": (size[1], 0, MAX_SIDE),
+        "chunk_frames": (chunk[0], 0, MAX_CHUNK_FRAMES), "motion_frames": (chunk[1], 0, MAX_CHUNK_FRAMES),
+        "shift": (shift, 0, MAX_SHIFT), "max_seconds": (max_seconds, 0, MAX_SECONDS),
+    }  # fmt: skip
+    problem = range_problem(numbers) or prompt_problem(prompt or "")
+    if not problem and size[0] is not None and size[1] is not None:
+        problem = size_problem(size[0], size[1])
+    return problem or chunk_problem(chunk[0] or 0, chunk[1] or 0)
 
 
 def size_problem(width: int, height: int) -> str:
@@ -54,3 +105,8 @@ def chunk_problem(frames: int, motion_frames: int) -> str:
     if frames and motion_frames >= frames:
         return f"motion_frames is {motion_frames}: it has to be below chunk_frames, {frames}."
     return ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .core import require_core
 from .host import CATEGORY, ModelType, io, model_roots, vae_files, vae_path
-from .limits import MAX_GPUS, choice_problem
+from .limits import MAX_GPUS, choice_problem, require_no_problem
 from .model_list import file_stamp, find_model_folder, list_models, model_stamp
 from .recipes import ModelRecipe
 
@@ -67,14 +68,7 @@ class LoadLiveTalkModel(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str, device: str, precision: str, attention: str, vae: str) -> bool | str:
         """Whether all choices are on their lists (ComfyUI checks this for older nodes only)."""
-        choices = {
-            "model": (model, list_models(model_roots())),
-            "device": (device, DEVICES),
-            "precision": (precision, PRECISIONS),
-            "attention": (attention, ATTENTIONS),
-            "vae": (vae, [OWN_VAE, *vae_files()]),
-        }
-        return choice_problem(choices) or True
+        return choice_problem(_choices(model, device, precision, attention, vae)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, vae: str, **_: Any) -> str:
@@ -88,9 +82,7 @@ class LoadLiveTalkModel(io.ComfyNode):
     ) -> Any:
         """A recipe; ValueError for choices that do not go together."""
         require_core()
-        problem = cls.validate_inputs(model, device, precision, attention, vae)
-        if problem is not True:
-            raise ValueError(problem)
+        require_no_problem(choice_problem(_choices(model, device, precision, attention, vae), running=True))
         from .planning import model_defaults
 
         folder = find_model_folder(model, model_roots())
@@ -101,3 +93,16 @@ class LoadLiveTalkModel(io.ComfyNode):
         )  # fmt: skip
         model_defaults(recipe)  # an incomplete folder is reported here
         return io.NodeOutput(recipe)
+
+
+def _choices(
+    model: str, device: str, precision: str, attention: str, vae: str
+) -> dict[str, tuple[str | None, Sequence[str]]]:
+    """Every choice with its list."""
+    return {
+        "model": (model, list_models(model_roots())),
+        "device": (device, DEVICES),
+        "precision": (precision, PRECISIONS),
+        "attention": (attention, ATTENTIONS),
+        "vae": (vae, [OWN_VAE, *vae_files()]),
+    }

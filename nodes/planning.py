@@ -15,7 +15,7 @@ from livetalk_core.loading.layout import find_model
 from livetalk_core.models.bundle import ModelDefaults
 
 from . import inputs
-from .limits import MAX_WHOLE_SECONDS, chunk_problem, prompt_problem, size_problem
+from .limits import MAX_WHOLE_SECONDS, stream_problem
 from .model_list import file_stamp
 from .recipes import AudioRecipe, LatentRecipe, ModelRecipe, StreamRecipe
 
@@ -39,6 +39,7 @@ def plan_audio(
         ConfigError: the loudness is out of range.
         CheckpointError: the model is not there.
     """
+    inputs.require_recipe(model, ModelRecipe, "model")
     AudioConfig(loudness=loudness, mode=mode)
     rate = model_defaults(model).geometry.sample_rate
     recipe = AudioRecipe(inputs.sound(audio, rate, folder), rate, mode, loudness)
@@ -70,7 +71,9 @@ def plan_stream(
     Raises:
         ImageError, ConfigError, CheckpointError: what cannot be used.
     """
-    problem = size_problem(*size) or prompt_problem(prompt) or chunk_problem(*chunk)
+    inputs.require_recipe(model, ModelRecipe, "model")
+    inputs.require_recipe(audio, AudioRecipe, "audio")
+    problem = stream_problem(prompt, size, chunk, shift, max_seconds)
     if problem:
         raise ConfigError(problem)
     defaults = model_defaults(model)
@@ -101,6 +104,7 @@ def plan_correction(stream: StreamRecipe, color_strength: float, **settings: Any
     Raises:
         ConfigError: a value out of range.
     """
+    inputs.require_recipe(stream, StreamRecipe, "stream")
     given = dict(settings) if color_strength < 0 else {**settings, "color_strength": color_strength}
     base = model_defaults(stream.model).correction
     return replace(stream, correction=msgspec.structs.replace(base, **given))
@@ -118,6 +122,7 @@ def plan_latents(samples: Any, model: ModelRecipe, fps: int, tiled: bool) -> Lat
         ConfigError: latents of another kind, or a model whose VAE cannot decode them.
         CheckpointError: the model is not there.
     """
+    inputs.require_recipe(model, ModelRecipe, "model")
     latents = inputs.latents(samples)
     return LatentRecipe(latents, _vae_of(model), fps, tiled)
 

@@ -13,7 +13,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from livetalk_core.errors import OutputError
 from livetalk_core.production import ChunkRecord, Stopped
+
+from .limits import TEMPORARY_FOLDER_HINT
 
 POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 0.4
@@ -131,6 +134,8 @@ class _Thread(threading.Thread, Generic[T]):
         try:
             self.result.append(self._work(self.reins))
         except BaseException as error:
+            if isinstance(error, OutputError) and error.details.get("errno"):
+                error.hint = TEMPORARY_FOLDER_HINT  # nobody chose the folder of this file
             self.error = error
             self._output.unlink(missing_ok=True)
         finally:

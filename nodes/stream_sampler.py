@@ -6,7 +6,17 @@ from typing import Any
 
 from .core import require_core
 from .host import CATEGORY, AudioType, ModelType, StreamType, io
-from .limits import MAX_CHUNK_FRAMES, MAX_SEED, MAX_SIDE, SIDE_STEP, prompt_problem
+from .limits import (
+    MAX_CHUNK_FRAMES,
+    MAX_SECONDS,
+    MAX_SEED,
+    MAX_SHIFT,
+    MAX_SIDE,
+    MAX_STEPS,
+    SIDE_STEP,
+    socket_problem,
+    stream_problem,
+)
 from .recipes import AudioRecipe, ModelRecipe
 
 
@@ -43,15 +53,15 @@ class StreamChunkSampler(io.ComfyNode):
                     tooltip="Of the video, a multiple of 16. 0 for both: the picture's shape at the model's area.",
                 ),
                 io.Int.Input(
-                    "steps", default=0, min=0, max=1000,
+                    "steps", default=0, min=0, max=MAX_STEPS,
                     tooltip="Sampling steps. 0: the model's, 4. More are slower and rarely better.",
                 ),
                 io.Float.Input(
-                    "shift", default=0.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    "shift", default=0.0, min=0.0, max=MAX_SHIFT, step=0.1, round=0.01,
                     tooltip="Time shift of the noise levels. 0: the model's, 5.",
                 ),
                 io.Float.Input(
-                    "max_seconds", default=0.0, min=0.0, max=86_400.0, step=1.0, round=0.01,
+                    "max_seconds", default=0.0, min=0.0, max=MAX_SECONDS, step=1.0, round=0.01,
                     tooltip="Use only the beginning of the sound. 0: all of it.",
                 ),
                 io.Int.Input(
@@ -75,9 +85,30 @@ class StreamChunkSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, prompt: str) -> bool | str:
-        """Whether the prompt can be taken; sizes are checked together, when they are all there."""
-        return prompt_problem(prompt or "") or True
+    def validate_inputs(
+        cls,
+        model: Any = None,
+        audio: Any = None,
+        image: Any = None,
+        prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        shift: float | None = None,
+        max_seconds: float | None = None,
+        chunk_frames: int | None = None,
+        motion_frames: int | None = None,
+        conditioning: Any = None,
+        clip_vision_output: Any = None,
+    ) -> bool | str:
+        """Whether links are links, and what is not linked can be used."""
+        sockets = {
+            "model": model, "audio": audio, "image": image, "conditioning": conditioning,
+            "clip_vision_output": clip_vision_output,
+        }  # fmt: skip
+        problem = socket_problem(sockets) or stream_problem(
+            prompt, (width, height), (chunk_frames, motion_frames), shift, max_seconds
+        )
+        return problem or True
 
     @classmethod
     def execute(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from .core import require_core
 from .host import CATEGORY, HostNode, InputImpl, ModelType, StreamType, io, make_room, temporary_folder
-from .limits import choice_problem
+from .limits import choice_problem, require_no_problem, socket_problem
 from .recipes import ModelRecipe, StreamRecipe
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DECODINGS = ["exact", "tiled"]
 MAX_KEPT_FRAMES = 4096
+ABSENT = object()
+"""Stands for an input that the graph does not have."""
 
 
 class ParallelVAEDecode(io.ComfyNode):
@@ -69,9 +71,17 @@ class ParallelVAEDecode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, decoding: str) -> bool | str:
-        """Whether the way of decoding is on its list (ComfyUI checks this for older nodes only)."""
-        return choice_problem({"decoding": (decoding, DECODINGS)}) or True
+    def validate_inputs(
+        cls, decoding: str | None = None, stream: Any = ABSENT, samples: Any = ABSENT, model: Any = ABSENT
+    ) -> bool | str:
+        """Whether links are links, and as many as are needed; before the graph runs, None is what comes through one."""
+        given = {"stream": stream, "samples": samples, "model": model}
+        problem = (
+            socket_problem({name: value for name, value in given.items() if value is not ABSENT})
+            or choice_problem({"decoding": (decoding, DECODINGS)})
+            or _links_problem(stream is not ABSENT, samples is not ABSENT, model is not ABSENT)
+        )
+        return problem or True
 
     @classmethod
     def execute(
@@ -86,7 +96,10 @@ class ParallelVAEDecode(io.ComfyNode):
     ) -> Any:
         """Video, last frames and report; here everything runs."""
         require_core()
-        _require_one(stream, samples, model)
+        require_no_problem(
+            choice_problem({"decoding": (decoding, DECODINGS)}, running=True)
+            or _links_problem(stream is not None, samples is not None, model is not None)
+        )
         node = HostNode(cls.hidden.unique_id)
         output = temporary_folder() / f"{uuid4().hex}.mp4"
         from .sink_view import SinkView
@@ -99,18 +112,21 @@ class ParallelVAEDecode(io.ComfyNode):
         return _result(output, view, report)
 
 
-def _require_one(stream: StreamRecipe | None, samples: Any, model: ModelRecipe | None) -> None:
-    if (stream is None) == (samples is None):
-        given = "nothing is connected" if stream is None else "both are connected"
-        raise ValueError(f"Connect either a stream or samples; {given}.")
-    if stream is None and model is None:
-        raise ValueError("To decode samples, connect a model as well: its VAE, or the one chosen in it, decodes them.")
+def _links_problem(stream: bool, samples: bool, model: bool) -> str:
+    """What is wrong with which inputs are connected."""
+    if stream == samples:
+        return f"Connect either a stream or samples; {'both are' if stream else 'nothing is'} connected."
+    if samples and not model:
+        return "To decode samples, connect a model as well: its VAE, or the one chosen in it, decodes them."
+    return ""
 
 
 def _make_stream(stream: StreamRecipe, output: Path, view: SinkView) -> str:
+    from .inputs import require_recipe
     from .keeper import KEEPER
     from .stream_run import run_stream
 
+    require_recipe(stream, StreamRecipe, "stream")
     if KEEPER.status()["model"] is None:
         make_room()
     return run_stream(stream, output, view).to_json()

@@ -21,6 +21,7 @@ from .fault_reports import at_rank, death, hang
 from .messages import ModelInfo
 from .process_group import ProcessGroup, Rank
 from .restart_budget import RestartBudget
+from .runtime_dir import cannot_start
 from .worker_messages import Beat, CancelRun, Command, Failure, Load, Loaded, Ready, Report
 
 State = Literal["stopped", "starting", "loading", "ready", "stopping", "restarting", "dead"]
@@ -162,7 +163,7 @@ class EngineGroup:
         try:
             self.group = ProcessGroup(self._config, self._directory, self._logs, self.generation, now)
         except OSError as error:
-            self._change("stopped", DaemonUnavailableError(f"The ranks cannot be started ({error.strerror})."))
+            self._change("stopped", cannot_start(error, self._directory.parent))
             return
         self._change("starting")
 

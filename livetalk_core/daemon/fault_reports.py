@@ -6,10 +6,9 @@ import signal
 
 from ..errors import DeadlineError, LiveTalkError, WorkerDiedError, WorkerFailedError, WorkerHungError
 from .process_group import Rank
-from .wire import redact, to_error
+from .wire import last_words, redact, to_error
 from .worker_messages import Failure
 
-_TAIL = 1500
 _PREPARING = ("starting", "loading", "compiling")
 
 
@@ -39,9 +38,11 @@ def death(rank: Rank, *, starting: bool) -> WorkerDiedError:
         how = f"was ended by signal {-code} ({signal.Signals(-code).name})"
         if -code == signal.SIGKILL:
             hint = "If nobody did this, the system may have run out of memory. "
-    if starting and (tail := rank.log_tail()):
-        how += f"; it wrote last: {tail[-_TAIL:]}"
-    return WorkerDiedError(f"Rank {rank.number} {how}, {_where(rank)}.", f"{hint}See its log.", **facts)
+    if starting and (words := last_words(rank.log_tail())):
+        how += f", {_where(rank)}, and wrote last: {words.rstrip('.')}"
+    else:
+        how += f", {_where(rank)}"
+    return WorkerDiedError(f"Rank {rank.number} {how}.", f"{hint}Its log is {facts['log']}.", **facts)
 
 
 def hang(rank: Rank, setting: str, limit: float) -> LiveTalkError:
@@ -51,11 +52,11 @@ def hang(rank: Rank, setting: str, limit: float) -> LiveTalkError:
     if phase in _PREPARING:
         return DeadlineError(
             f"Rank {rank.number} is not done with {phase} after {limit:g} s.",
-            f"See its log, or raise the setting {setting}.", **facts,
+            f"Its log is {facts['log']}; the limit is the setting {setting}.", **facts,
         )  # fmt: skip
     return WorkerHungError(
         f"Rank {rank.number} hangs: no progress for {limit:g} s, {_where(rank)}.",
-        f"Where it stood is in its log; the limit is the setting {setting}.", **facts,
+        f"Where it stood is in {facts['log']}; the limit is the setting {setting}.", **facts,
     )  # fmt: skip
 
 

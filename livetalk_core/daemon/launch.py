@@ -25,6 +25,7 @@ from .processes import Rung, is_same_process, signal_same
 from .runtime_dir import (
     Endpoint,
     base_directory,
+    cannot_start,
     daemon_directories,
     hold_alive,
     is_alive,
@@ -37,11 +38,10 @@ from .runtime_dir import (
     sweep,
     write_private,
 )
-from .wire import redact
+from .wire import last_words, redact
 
 START_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
-_TAIL = 3000
 _KILL_SECONDS = 10.0
 
 
@@ -56,12 +56,15 @@ def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.s
         DeadlineError: it does not come up in time.
     """
     base = base_directory(config.runtime_root)
-    with start_lock(base, START_SECONDS + CONNECT_SECONDS, poll):
-        sweep(base)
-        sock = join(base, config.key())
-        if sock is None:
-            sock = connect(_start(base, config, poll))
-        return sock
+    try:
+        with start_lock(base, START_SECONDS + CONNECT_SECONDS, poll):
+            sweep(base)
+            sock = join(base, config.key())
+            if sock is None:
+                sock = connect(_start(base, config, poll))
+            return sock
+    except OSError as error:
+        raise cannot_start(error, base) from error
 
 
 def join(base: Path, key: str) -> socket.socket | None:
@@ -160,6 +163,8 @@ def _start(base: Path, config: DaemonConfig, poll: Poll | None) -> Path:
         _wait_until_ready(process, ready_read, log, poll or (lambda: None))
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
+        if not log.stat().st_size:
+            log.unlink()
         raise
     finally:
         for descriptor in (alive, ready_read, ready_write, output):
@@ -182,7 +187,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: int, log: Path, p
     process.kill()
     if not answered:
         raise DeadlineError(f"The daemon was not ready after {START_SECONDS:g} s.", "Is the machine overloaded?")
-    tail = redact(log.read_text("utf-8", "replace")[-_TAIL:].strip()) or "nothing"
+    words = last_words(log.read_text("utf-8", "replace")).rstrip(".")
+    wrote = f"; it wrote last: {words}" if words else " without a word, as on a full disk"
     raise DaemonUnavailableError(
-        f"The daemon ended while it started; it wrote: {tail}", "Correct what it says.", log=redact(str(log))
+        f"The daemon ended while it started{wrote}.", f"Its log is {redact(str(log))}.", log=redact(str(log))
     )

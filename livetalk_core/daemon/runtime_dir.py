@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from ..config import Settings
-from ..errors import AccessError, ConfigError, DeadlineError
+from ..errors import AccessError, ConfigError, DaemonUnavailableError, DeadlineError
 from .daemon_config import DaemonConfig
 from .wire import redact
 
@@ -43,6 +43,7 @@ def base_directory(root: str | None = None) -> Path:
 
     Raises:
         AccessError: it belongs to somebody else, is open to others, or is not a folder.
+        DaemonUnavailableError: it cannot be made.
     """
     if root is not None:
         base = Path(root)
@@ -52,10 +53,21 @@ def base_directory(root: str | None = None) -> Path:
             base = Path(offered) / "livetalk"
         else:
             base = Path(tempfile.gettempdir()) / f"livetalk-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        base.mkdir(mode=0o700)
+    try:
+        with contextlib.suppress(FileExistsError):
+            base.mkdir(mode=0o700)
+    except OSError as error:
+        raise cannot_start(error, base) from error
     require_private(base)
     return base
+
+
+def cannot_start(error: OSError, folder: Path) -> DaemonUnavailableError:
+    """Files or processes of a daemon cannot be made: a full or read-only disk, no more processes."""
+    return DaemonUnavailableError(
+        f"The model's processes cannot be started in {redact(str(folder))} ({error.strerror or error}).",
+        "Make room there, or name another folder in XDG_RUNTIME_DIR or TMPDIR.",
+    )
 
 
 def require_private(path: Path, *, folder: bool = True) -> None:
@@ -96,9 +108,13 @@ def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its user can read, complete or not at all."""
     part = path.with_name(path.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.replace(part, path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_endpoint(directory: Path) -> Endpoint | None:

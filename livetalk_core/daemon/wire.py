@@ -15,6 +15,9 @@ SCHEMA_VERSION = 3
 MAX_TEXT = 20_000
 MAX_BLOB = 12 * 2**20
 MAX_STATE = 8 * 2**20
+_TRACEBACK = "Traceback (most recent call last):"
+_LAST_LINES = 3
+_MAX_WORDS = 600
 _TOKEN = re.compile(r"\b[0-9a-fA-F]{64}\b")
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -63,6 +66,14 @@ def redact(text: str) -> str:
     text = text.replace(home, "~") if len(home) > 1 else text
     text = _TOKEN.sub("[redacted]", text)
     return text if len(text) <= MAX_TEXT else "…" + text[-(MAX_TEXT - 1) :]
+
+
+def last_words(text: str) -> str:
+    """What a process wrote last, in a line: of a traceback the error alone, else the end of the text."""
+    _, traceback, rest = text.strip().rpartition(_TRACEBACK)
+    lines = rest.splitlines()
+    said = [line for line in lines if not line.startswith(" ")] if traceback else lines[-_LAST_LINES:]
+    return redact(" ".join(line.strip() for line in said).strip()[-_MAX_WORDS:])
 
 
 def _plain(details: Mapping[str, Any]) -> dict[str, Scalar]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,37 @@ pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
 Refused = Callable[[Prompt], list[str]]
 
 
+CORRECT = "correct"
+
+
+def corrected(seconds: float = 1.0) -> Prompt:
+    """The talking avatar with all its nodes, and a correction."""
+    settings = {"color_strength": -1.0, "lookback": 1, "drift_threshold": 1.0, "renoise": 0.625, "anchor": "reference"}
+    node = {"class_type": "RetrospectiveCorrect", "inputs": {"stream": [SAMPLER, 0], **settings}}
+    return {**changed(avatar(seconds), SINK, stream=[CORRECT, 0]), CORRECT: node}
+
+
+PICTURE = {"batch": 1, "width": 64, "height": 64, "channels": 3, "nan": False}
+SOUNDS = {"clips": 1, "channels": 1, "samples": 16_000, "rate": 16_000, "nan": False}
+FEATURES = {"tokens": 8, "width": 7, "image_tokens": 17, "image_width": 32, "seed": 1}
+LATENT = {"batch": 1, "channels": 16, "length": 2, "height": 8, "width": 8}
+
+
+def probe(graph: Prompt, kind: str, inputs: dict[str, Any], node: str, name: str) -> Prompt:
+    """The graph with a probe's output at one input."""
+    return {**changed(graph, node, **{name: ["probe", 0]}), "probe": {"class_type": kind, "inputs": inputs}}
+
+
+SAMPLES = changed(probe(avatar(), "ProbeLatent", LATENT, SINK, "samples"), SINK, stream=None)
+
+
 @pytest.mark.parametrize(
     ("node", "inputs", "words"),
     [
         (LOAD, {"model": "../../etc"}, "There is no model '../../etc'. Choices: embedded"),
         (LOAD, {"model": "/etc/passwd"}, "There is no model"),
+        (LOAD, {"model": "C:\\models\\x"}, "There is no model"),
+        (LOAD, {"model": "x" * 1_000_000}, "There is no model"),
         (LOAD, {"device": "toaster"}, "There is no device 'toaster'. Choices: auto, cuda, cpu."),
         (LOAD, {"precision": "fp7"}, "There is no precision"),
         (LOAD, {"attention": "none"}, "There is no attention"),
@@ -28,36 +55,73 @@ Refused = Callable[[Prompt], list[str]]
         (LOAD, {"gpus": 65}, "bigger than max"),
         (LOAD, {"gpus": "many"}, "Failed to convert"),
         (ENCODE, {"mode": "backwards"}, "There is no mode"),
-        (ENCODE, {"loudness": 3.0}, "bigger than max"),
+        (ENCODE, {"loudness": 3.0}, "loudness is 3.0; it has to be from -70.0 to 0.0"),
+        (ENCODE, {"loudness": float("nan")}, "loudness is nan"),
         (ENCODE, {"audio": [IMAGE, 0]}, "mismatch"),
+        (ENCODE, {"audio": "../../speech.wav"}, "audio is '../../speech.wav', a value; it takes a link"),
         (ENCODE, {"model": None}, "Required input is missing"),
+        (SOUND, {"audio": "../../etc/passwd"}, "Invalid audio file"),
+        (IMAGE, {"image": "../../etc/passwd"}, "Invalid image file"),
         (SAMPLER, {"seed": -1}, "smaller than min"),
         (SAMPLER, {"seed": 2**64}, "bigger than max"),
         (SAMPLER, {"prompt": "x" * 1_000_000}, "1,000,000 characters"),
-        (SAMPLER, {"width": 5000}, "bigger than max"),
+        (SAMPLER, {"width": 5000}, "width is 5000; it has to be from 0 to 4,096"),
+        (SAMPLER, {"width": 0}, "give both sides"),
+        (SAMPLER, {"width": 100}, "near it: 96x64"),
         (SAMPLER, {"steps": 1001}, "bigger than max"),
+        (SAMPLER, {"shift": float("nan")}, "shift is nan"),
+        (SAMPLER, {"max_seconds": float("inf")}, "max_seconds is inf"),
+        (SAMPLER, {"chunk_frames": 32}, "29 or 33"),
+        (SAMPLER, {"chunk_frames": 17, "motion_frames": 17}, "below chunk_frames, 17"),
         (SAMPLER, {"image": [SOUND, 0]}, "mismatch"),
+        (SAMPLER, {"image": [[0.5]]}, "Bad linked input"),
+        (SAMPLER, {"conditioning": "a happy person"}, "conditioning is 'a happy person', a value"),
+        (SAMPLER, {"clip_vision_output": [IMAGE, 0]}, "mismatch"),
+        (CORRECT, {"renoise": 1.5}, "renoise is 1.5; it has to be from 0 to 1"),
+        (CORRECT, {"color_strength": float("nan")}, "color_strength is nan"),
+        (CORRECT, {"lookback": 6}, "bigger than max"),
+        (CORRECT, {"anchor": "ship"}, "There is no anchor"),
         (SINK, {"keep_frames": 0}, "smaller than min"),
         (SINK, {"decoding": "magic"}, "There is no decoding"),
         (SINK, {"stream": [ENCODE, 0]}, "mismatch"),
+        (SINK, {"stream": None}, "nothing is connected"),
+        (SINK, {"samples": ["nowhere", 0]}, "Exception when validating inner node: 'nowhere'"),
     ],
 )
 def test_what_can_be_known_is_refused_before_it_runs(
     refused: Refused, node: str, inputs: dict[str, Any], words: str
 ) -> None:
-    sentences = refused(changed(avatar(), node, **inputs))
+    sentences = refused(changed(corrected(), node, **inputs))
     assert any(words in sentence for sentence in sentences), sentences
     assert all(len(sentence) < 1000 for sentence in sentences)
 
 
-PICTURE = {"batch": 1, "width": 64, "height": 64, "channels": 3, "nan": False}
-SOUNDS = {"clips": 1, "channels": 1, "samples": 16_000, "rate": 16_000, "nan": False}
-LATENT = {"batch": 1, "channels": 16, "length": 2, "height": 8, "width": 8}
+def test_links_that_do_not_go_together_are_refused(refused: Refused) -> None:
+    both = probe(avatar(), "ProbeLatent", LATENT, SINK, "samples")
+    assert any("both are connected" in sentence for sentence in refused(both))
+    assert any("connect a model" in sentence for sentence in refused(SAMPLES))
 
 
-def probe(graph: Prompt, kind: str, inputs: dict[str, Any], node: str, name: str) -> Prompt:
-    """The graph with a probe's output at one input."""
-    return {**changed(graph, node, **{name: ["probe", 0]}), "probe": {"class_type": kind, "inputs": inputs}}
+HOSTILE = ("a", "", None, 1.5, -1, True, [], ["1"], [LOAD, 7], {}, {"a": 1}, 2**70, "../../x", "a\0b")
+
+
+@pytest.mark.parametrize("node", [LOAD, ENCODE, SAMPLER, CORRECT, SINK])
+def test_any_value_in_any_socket_works_or_is_answered_with_a_sentence(run: Runner, node: str) -> None:
+    from tools.comfy_host.client import RefusedError
+
+    graph = corrected(0.2)
+    for name in graph[node]["inputs"]:
+        for value in HOSTILE:
+            tried = copy.deepcopy(graph)
+            tried[node]["inputs"][name] = value
+            try:
+                outcome = run(tried)
+            except RefusedError:
+                continue
+            if outcome.status != "success":
+                kind = outcome.error["exception_type"]
+                where = (node, name, value, outcome.error["exception_message"])
+                assert kind.startswith("livetalk_core.errors.") or kind.endswith("InputError"), (kind, *where)
 
 
 CASES: dict[str, tuple[Prompt, str, str]] = {
@@ -74,19 +138,15 @@ CASES: dict[str, tuple[Prompt, str, str]] = {
     "sound of NaN": (probe(avatar(), "ProbeAudio", {**SOUNDS, "nan": True}, ENCODE, "audio"), ENCODE, "not a number"),
     "long and whole": (changed(probe(avatar(), "ProbeAudio", {**SOUNDS, "samples": 130 * 16_000}, ENCODE, "audio"),
                                ENCODE, mode="whole"), ENCODE, "Choose mode 'stream'"),
+    "features of another model": (probe(avatar(), "ProbeFeatures", FEATURES, SAMPLER, "conditioning"), SINK,
+                                  "context has the shape"),
     "half a model": (changed(avatar(), LOAD, model="half a model"), LOAD, "livetalk.json"),
-    "one side": (changed(avatar(), SAMPLER, width=0), SAMPLER, "give both sides"),
-    "odd size": (changed(avatar(), SAMPLER, width=100), SAMPLER, "near it: 96x64"),
-    "odd chunk": (changed(avatar(), SAMPLER, chunk_frames=32), SAMPLER, "29 or 33"),
     "no cuda": (changed(avatar(), LOAD, device="cuda"), SINK, "cuda"),
-    "nothing to decode": (changed(avatar(), SINK, stream=None), SINK, "nothing is connected"),
-    "stream and samples": (probe(avatar(), "ProbeLatent", LATENT, SINK, "samples"), SINK, "both are connected"),
-    "samples without model": (changed(probe(avatar(), "ProbeLatent", LATENT, SINK, "samples"), SINK, stream=None), SINK,
-                              "connect a model"),
-    "embedded VAE": (changed(probe(avatar(), "ProbeLatent", LATENT, SINK, "samples"), SINK, stream=None,
-                             model=[LOAD, 0]), SINK, "latents of its own"),
-    "four channels": (changed(probe(avatar(), "ProbeLatent", {**LATENT, "channels": 4}, SINK, "samples"), SINK,
-                              stream=None, model=[LOAD, 0]), SINK, "[B,16,T,h,w]"),
+    "embedded VAE": (changed(SAMPLES, SINK, model=[LOAD, 0]), SINK, "latents of its own"),
+    "four channels": (changed(probe(SAMPLES, "ProbeLatent", {**LATENT, "channels": 4}, SINK, "samples"), SINK,
+                              model=[LOAD, 0]), SINK, "[B,16,T,h,w]"),
+    "no latents": (changed(probe(SAMPLES, "ProbeLatent", {**LATENT, "length": 0}, SINK, "samples"), SINK,
+                           model=[LOAD, 0]), SINK, "empty"),
 }  # fmt: skip
 
 
@@ -101,10 +161,7 @@ def test_the_rest_is_a_sentence_on_the_node(run: Runner, case: str) -> None:
     assert outcome.status == "error" and outcome.error["node_id"] == node, outcome.error
     message = outcome.error["exception_message"]
     assert words in message and len(message) < 2000 and "Traceback" not in message
-
-
-def test_the_queue_goes_on_after_all_that(run: Runner) -> None:
-    assert run(avatar()).status == "success"
+    assert run(avatar(0.2)).status == "success"
 
 
 def test_a_wrong_vae_is_refused_where_it_is_used(server: Any, run: Runner) -> None:

@@ -11,7 +11,7 @@ import pytest
 from livetalk_core import errors
 from livetalk_core.daemon.codec import HEADER, MAX_BODY, BodyDecoder, FrameBuffer, encode
 from livetalk_core.daemon.messages import ChunkReady, Hello, PushAudio, Request, ToClient
-from livetalk_core.daemon.wire import SCHEMA_VERSION, redact, to_error, to_info
+from livetalk_core.daemon.wire import SCHEMA_VERSION, last_words, redact, to_error, to_info
 from livetalk_core.errors import ERROR_CODES, DeviceError, LiveTalkError, ProtocolError
 
 pytestmark = pytest.mark.unit
@@ -86,6 +86,14 @@ def test_secrets_do_not_cross() -> None:
     assert token not in text and f"{home}/" not in text and "~/z" in text
     assert token not in repr(to_info(RuntimeError(token)))
     assert len(redact("x" * 100_000)) <= 20_000
+
+
+def test_of_a_traceback_the_error_alone_is_told() -> None:
+    inner = 'Traceback (most recent call last):\n  File "a", line 1, in f\n    g()\nKeyError: 1\n'
+    outer = f"x\n{inner}\nDuring handling:\n\n{inner.replace('KeyError: 1', 'ImportError: no torch')}See this.\n"
+    assert last_words(outer) == "ImportError: no torch See this."
+    assert last_words("one\ntwo\nthree\nfour\n") == "two three four"
+    assert last_words("") == "" and len(last_words("x" * 10_000)) < 1000
 
 
 def test_sizes_of_the_header_are_fixed() -> None:

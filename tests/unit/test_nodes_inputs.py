@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +70,8 @@ def test_channels_are_averaged_and_long_sound_waits_in_a_file(tmp_path: Path) ->
     left, right = torch.rand(2, 61 * 16_000, generator=torch.Generator().manual_seed(2)) - 0.5
     audio = {"waveform": torch.stack([left, right])[None], "sample_rate": 16_000}
     samples = inputs.sound(audio, 16_000, tmp_path / "new")
-    assert isinstance(samples, np.memmap) and len(list((tmp_path / "new").iterdir())) == 1
+    left_over = 0 if os.name == "posix" else 1  # the file goes with the last that needs it
+    assert isinstance(samples, np.memmap) and len(list((tmp_path / "new").iterdir())) == left_over
     assert np.allclose(samples, (left + right).numpy() / 2, atol=1e-7)
 
 

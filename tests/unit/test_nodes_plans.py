@@ -126,6 +126,26 @@ def test_choices_are_compared_and_shown_short() -> None:
     assert problem.endswith("Choices: embedded.") and len(problem) < 200
 
 
+def test_a_link_is_nothing_before_the_graph_runs_and_a_missing_value_afterwards() -> None:
+    assert limits.socket_problem({"model": None}) == ""
+    assert "takes a link" in limits.socket_problem({"model": "embedded"})
+    assert limits.choice_problem({"mode": (None, ["stream"])}, running=True)
+    assert limits.stream_problem(None, (None, 100), (None, None), None, None) == ""
+    assert limits.range_problem({"shift": (None, 0, 1)}) == ""
+    for value in (float("nan"), 2, -1, "a", {}):
+        assert limits.range_problem({"shift": (value, 0, 1)})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("value", [None, "a", 1.5, {}, AUDIO])
+def test_sockets_hold_what_our_nodes_put_there(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Load LiveTalk Model"):
+        planning.plan_audio(value, {}, -23.0, "stream", tmp_path)
+    with pytest.raises(ConfigError, match="Stream Chunk Sampler"):
+        planning.plan_correction(value, -1.0)
+    with pytest.raises(ConfigError, match="Load LiveTalk Model"):
+        planning.plan_latents({}, value, 16, False)
+
+
 def test_models_are_listed_by_name_and_never_by_path(tmp_path: Path) -> None:
     for root, name, file in (("a", "Zoe", "livetalk.json"), ("a", "ava", "diffusion_pytorch_model.safetensors"),
                              ("b", "ava", "livetalk.json"), ("b", "wav2vec2", "config.json")):  # fmt: skip
