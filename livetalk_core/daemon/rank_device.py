@@ -41,7 +41,7 @@ def rank_device(setting: str, rank: int, world: int) -> str:
     here = available_devices()
     if missing := [name for name in names if name not in here]:
         raise DeviceError(
-            f"{world} ranks need {', '.join(names)}; there is no {', '.join(missing)}.",
+            f"The ranks need {', '.join(names)}; there is no {', '.join(missing)}.",
             f"Available: {', '.join(here)}. Start at most as many ranks as there are GPUs.", setting="device",
         )  # fmt: skip
     cards = {torch.cuda.get_device_name(name) for name in names if name.startswith("cuda")}

@@ -23,6 +23,7 @@ from ..retrospective import Appearance
 
 _FORMAT, _VERSION = "livetalk-state", 1
 _MAX_BYTES = 64 * 2**20
+_MAX_COUNT = 2**53
 _ANCHOR = "anchor_"
 _START_OVER = "Start the video from the beginning, or resume with the state file that belongs to it."
 
@@ -186,8 +187,8 @@ def _check(
     """Refuse values that no stream can have."""
     motion, history, border = latents["motion"], latents["history"], latents["border"]
     problems = {
-        f"chunk {fields.chunk}": fields.chunk < 0,
-        f"{fields.samples} samples": fields.samples < 0,
+        f"chunk {fields.chunk}": not 0 <= fields.chunk < _MAX_COUNT,
+        f"{fields.samples} samples": not 0 <= fields.samples < _MAX_COUNT,
         f"unknown tensors {sorted(rest)}": bool(rest),
         f"a sound window of type {ring.dtype}": ring.dtype != np.float32 or ring.ndim != 1,
         "motion latents before the first chunk, or none after it": (motion is None) != (fields.chunk == 0),

@@ -84,7 +84,7 @@ def _check_target(text: str, target: Path) -> None:
     if target.is_dir():
         raise OutputError(
             f"The output {text} is a folder, not a file.",
-            f"Name a file in it, such as {target / 'talk.mp4'}.",
+            "Name a file in it.",
             file=text,
         )
     if target.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -33,7 +34,7 @@ class SoundReader:
         max_seconds: Stop after this much; nothing beyond it is decoded.
 
     Raises:
-        AudioError: from the source, NaN or infinite samples, or no sound at all.
+        AudioError: a limit that is none; while reading, from the source, NaN or infinite samples, or no sound at all.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class SoundReader:
         seconds_hint: float | None = None,
         max_seconds: float | None = None,
     ) -> None:
+        if max_seconds is not None and not 0 < max_seconds < math.inf:
+            raise AudioError(f"The sound is limited to {max_seconds} seconds.", "Give a number above 0.")
         self.sample_rate = sample_rate
         self.name = name
         self.seconds_hint = (
@@ -203,8 +206,6 @@ def open_sound(
     Raises:
         AudioError: missing, empty, not a file, no sound in it, damaged, NaN samples, a terminal for "-".
     """
-    if max_seconds is not None and not max_seconds > 0:
-        raise AudioError(f"The sound is limited to {max_seconds} seconds.", "Give a limit above 0.")
     if os.fspath(path) == STDIN:
         return SoundReader(read_pcm(stdin), sample_rate, "standard input", None, max_seconds)
     blocks = decode_file(path)

@@ -61,7 +61,10 @@ def open_request_sound(request: VideoRequest, sample_rate: int = 16_000) -> Soun
 
 
 def _check_outputs(request: VideoRequest) -> None:
-    """Every output can be written, and none of them is an input or another output."""
+    """Every output can be written, and none of them is an input or another output.
+
+    The state may be that which is resumed: it is replaced by what follows it.
+    """
     target = check_output(request.output)
     for recording in leftover_recordings(target.parent):
         size = recording.stat().st_size / 1e6
@@ -69,7 +72,7 @@ def _check_outputs(request: VideoRequest) -> None:
     for path in (request.report, request.state):
         if path is not None:
             check_writable(path)
-    inputs = {"--audio": request.audio, "--image": request.image}
+    inputs = {"--audio": request.audio, "--image": request.image, "--resume": request.resume}
     taken: dict[str, str] = {
         os.path.realpath(path): name
         for name, path in inputs.items()
@@ -80,7 +83,7 @@ def _check_outputs(request: VideoRequest) -> None:
         if path is None:
             continue
         place = os.path.realpath(path)
-        if place in taken:
+        if place in taken and (name, taken[place]) != ("--state", "--resume"):
             raise OutputError(
                 f"{name} and {taken[place]} are the same file, {path}.", "Give each its own file.", file=str(path)
             )

@@ -160,6 +160,13 @@ def test_one_file_for_two_things(refused: Callable[..., str], tmp_path: Path, op
     assert talk.read_bytes() == before
 
 
+def test_a_report_never_replaces_the_state_that_is_resumed(refused: Callable[..., str], tmp_path: Path) -> None:
+    state = tmp_path / "x.state"
+    state.write_bytes(b"precious")
+    assert "are the same file" in refused(resume=state, report=state)
+    assert state.read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no state at all, but long enough", b"\x10\0\0\0\0\0\0\0{}"])
 def test_bad_state(refused: Callable[..., str], tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "x.state"

@@ -71,6 +71,7 @@ def test_cut_or_changed_states_never_raise_anything_else(data: st.DataObject) ->
     [
         (state(chunk=-1), "chunk -1"),
         (state(samples=-5), "-5 samples"),
+        (state(chunk=2**64), "chunk 18446744073709551616"),
         (state(motion=None), "motion latents before the first chunk, or none after it"),
         (state(motion=torch.full((1, 16, 2, 2, 2), float("nan"))), "not finite"),
         (state(ring=AudioRing(np.array([np.inf], np.float32))), "not finite"),
