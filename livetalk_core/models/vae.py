@@ -21,12 +21,14 @@ from .vae_layers import (
     CausalHistory,
     PlaneOperations,
     WholePlane,
+    activated,
     causal_conv,
     channels_last,
     choose_form,
+    interleaved,
     planar_conv,
     plane_attention,
-    rms_norm,
+    upsampled,
 )
 
 # Latent frames coded in one go: enough to fill the kernels, few enough to bound the memory.
@@ -85,7 +87,7 @@ class WanVideoVAE(nn.Module):
     def moments(self, video: Tensor) -> Tensor:
         """Video -> un-normalised mean and log-variance [B,32,T,h,w]."""
         x = _patchify(video.to(self.dtype), self.patch).contiguous(memory_format=torch.channels_last_3d)
-        history, stride = CausalHistory(), 4
+        history, stride = CausalHistory(self.plane), 4
         group = GROUP_LATENTS * stride
         bounds = [0, *range(1 + group - stride, x.shape[2], group), x.shape[2]]
         parts = [self._encode_group(x[:, :, a:b], history) for a, b in pairwise(bounds)]
@@ -101,7 +103,7 @@ class WanVideoVAE(nn.Module):
 
     def decode_groups(self, latents: Tensor, group: int = GROUP_LATENTS) -> Iterator[Tensor]:
         """Un-normalised latents [B,16,T,h,w] -> the frames of `decode_raw` in order, `group` latents at a time."""
-        history = CausalHistory()
+        history = CausalHistory(self.plane)
         x = latents.contiguous(memory_format=torch.channels_last_3d)
         x = self._conv(self.vae.post_quant_conv, x, history)
         for first in range(0, x.shape[2], group):
@@ -125,7 +127,7 @@ class WanVideoVAE(nn.Module):
 
     def decode_tail(self, latents: Tensor, count: int) -> Tensor:
         """The frames of the last `count` latents, not clamped; the ones before give history but no gradient."""
-        history = CausalHistory()
+        history = CausalHistory(self.plane)
         x = latents.contiguous(memory_format=torch.channels_last_3d)
         with torch.no_grad():
             past = self._conv(self.vae.post_quant_conv, x[:, :, :-count], history)
@@ -138,22 +140,22 @@ class WanVideoVAE(nn.Module):
 
     def _conv(self, layer: nn.Conv3d, x: Tensor, history: CausalHistory) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        return causal_conv(layer, x, history, self.plane, choose_form(x.device, dtype))
+        return causal_conv(layer, x, history, choose_form(x.device, dtype))
 
     def _resnet(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         shortcut = block.conv_shortcut
         skip = x if isinstance(shortcut, nn.Identity) else self._conv(shortcut, x, history)
-        x = self._conv(block.conv1, F.silu(rms_norm(block.norm1, x)), history)
-        return skip + self._conv(block.conv2, F.silu(rms_norm(block.norm2, x)), history)
+        x = self._conv(block.conv1, activated(block.norm1, x), history)
+        return skip + self._conv(block.conv2, activated(block.norm2, x), history)
 
     def _middle(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         x = self._resnet(block.resnets[0], x, history)
         for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-            x = self._resnet(resnet, plane_attention(attention, x, self.plane), history)
+            x = self._resnet(resnet, plane_attention(attention, x, history.plane), history)
         return x
 
     def _tail(self, coder: Any, x: Tensor, history: CausalHistory) -> Tensor:
-        return self._conv(coder.conv_out, F.silu(rms_norm(coder.norm_out, x)), history)
+        return self._conv(coder.conv_out, activated(coder.norm_out, x), history)
 
     def _encode_group(self, x: Tensor, history: CausalHistory) -> Tensor:
         encoder = self.vae.encoder
@@ -162,7 +164,7 @@ class WanVideoVAE(nn.Module):
             if isinstance(block, WanResample):
                 x = self._downsample(block, x, history)
             elif isinstance(block, WanAttentionBlock):
-                x = plane_attention(block, x, self.plane)
+                x = plane_attention(block, x, history.plane)
             else:
                 x = self._resnet(block, x, history)
         return self._tail(encoder, self._middle(encoder.mid_block, x, history), history)
@@ -178,36 +180,31 @@ class WanVideoVAE(nn.Module):
         return self._tail(decoder, x, history)
 
     def _downsample(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
-        x = planar_conv(block.resample[1], self.plane.pad(x, 0, 1, 0, 1))
+        x = planar_conv(block.resample[1], history.plane.pad(x, 0, 1, 0, 1))
         if block.mode != "downsample3d":
             return x
         # The very first frame passes without the time convolution; later pairs also see the frame before them.
-        first = id(block.time_conv) not in history.frames
-        x = history.extend(block.time_conv, x, keep=1)
-        if x.shape[2] == 1:
-            return x
-        halved = F.conv3d(x, block.time_conv.weight, block.time_conv.bias, stride=(2, 1, 1))
-        return torch.cat([x[:, :, :1], halved], dim=2) if first else halved
+        past = history.before(block.time_conv)
+        history.remember(block.time_conv, x[:, :, -1:])
+        joined = x if past is None else torch.cat([past, x], dim=2)
+        if joined.shape[2] == 1:
+            return joined
+        halved = F.conv3d(joined, block.time_conv.weight, block.time_conv.bias, stride=(2, 1, 1))
+        return torch.cat([x[:, :, :1], halved], dim=2) if past is None else halved
 
     def _upsample(self, block: Any, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
         if block.mode == "upsample3d":
             # The first latent frame becomes one video frame and leaves no history behind.
             head, rest = (x[:, :, :1], x[:, :, 1:]) if first else (None, x)
             if rest.shape[2]:
-                rest = _interleave(self._conv(block.time_conv, rest, history))
+                rest = interleaved(self._conv(block.time_conv, rest, history))
             x = rest if head is None else torch.cat([head, rest], dim=2) if rest.shape[2] else head
-        x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
-        return planar_conv(block.resample[1], self.plane.pad(x, 1, 1, 1, 1))
+        return planar_conv(block.resample[1], upsampled(history.plane.pad(x, 1, 1, 1, 1)))
 
 
 def to_uint8(video: Tensor) -> Tensor:
     """[-1,1] (beyond is clipped) -> 0..255, rounded."""
     return ((video.float().clamp(-1.0, 1.0) + 1) * 127.5 + 0.5).to(torch.uint8)
-
-
-def _interleave(x: Tensor) -> Tensor:
-    """The two channel halves become consecutive frames: [B,2C,T,H,W] -> [B,C,2T,H,W]."""
-    return torch.stack(x.chunk(2, dim=1), dim=3).flatten(2, 3)
 
 
 def _patchify(x: Tensor, patch: int) -> Tensor:

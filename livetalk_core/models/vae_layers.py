@@ -17,8 +17,14 @@ from torch import Tensor, nn
 class PlaneOperations(Protocol):
     """The operations that need more than one pixel of a plane: what a spatial split has to replace."""
 
-    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-        """Surround every plane of x [B,C,T,H,W] by the neighbours' pixels, zeros at the picture's edge."""
+    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int, past: Tensor | None = None) -> Tensor:
+        """Surround every plane of x [B,C,T,H,W] by the neighbours' pixels, zeros at the picture's edge.
+
+        Args:
+            x: This rank's part.
+            left, right, top, bottom: Pixels to add.
+            past: Planes that are surrounded already, to stand before those of x.
+        """
         ...
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -29,30 +35,55 @@ class PlaneOperations(Protocol):
 class WholePlane:
     """One rank holds the whole picture."""
 
-    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int, past: Tensor | None = None) -> Tensor:
         """See `PlaneOperations`."""
-        return F.pad(x, (left, right, top, bottom))
+        height, width = x.shape[-2:]
+        whole, fresh = room_around(x, left, right, top, bottom, past)
+        for axis, before, length in ((3, top, height), (4, left, width)):
+            fresh.narrow(axis, 0, before).zero_()
+            fresh.narrow(axis, before + length, fresh.shape[axis] - before - length).zero_()
+        fresh[..., top : top + height, left : left + width] = x
+        return whole
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `PlaneOperations`."""
         return F.scaled_dot_product_attention(q, k, v)
 
 
+def room_around(
+    x: Tensor, left: int, right: int, top: int, bottom: int, past: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Channels-last memory for the past and for x with its surroundings: the whole, and the part for x."""
+    batch, channels, frames, height, width = x.shape
+    earlier = 0 if past is None else past.shape[2]
+    size = (batch, channels, earlier + frames, height + top + bottom, width + left + right)
+    whole = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    if past is not None:
+        whole[:, :, :earlier] = past
+    return whole, whole[:, :, earlier:]
+
+
 @dataclass
 class CausalHistory:
-    """Last input frames of every temporal layer, so that a clip can be coded in groups of frames.
+    """One walk along a video: the last input frames of every temporal layer, so that it can be coded in groups.
 
     A fresh history codes the first frame as an image, as the published code does at the start of each call.
+
+    Attributes:
+        plane: How operations across a plane are done during this walk.
+        frames: By layer, as the layer sees them: surrounded by their borders.
     """
 
+    plane: PlaneOperations
     frames: dict[int, Tensor] = field(default_factory=dict)
 
-    def extend(self, layer: nn.Module, x: Tensor, keep: int) -> Tensor:
-        """Prepend what is remembered for `layer` to x and remember its last `keep` frames."""
-        past = self.frames.get(id(layer))
-        joined = x if past is None else torch.cat([past, x], dim=2)
-        self.frames[id(layer)] = joined[:, :, -keep:]
-        return joined
+    def before(self, layer: nn.Module) -> Tensor | None:
+        """What the layer saw last."""
+        return self.frames.get(id(layer))
+
+    def remember(self, layer: nn.Module, x: Tensor) -> None:
+        """Keep these frames for the layer's next call; a copy, so that the memory around them can go."""
+        self.frames[id(layer)] = x.clone()
 
 
 @dataclass(frozen=True)
@@ -76,12 +107,18 @@ def channels_last(module: nn.Module) -> None:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
+def activated(layer: Any, x: Tensor) -> Tensor:
+    """SiLU of the norm."""
+    return F.silu(rms_norm(layer, x), inplace=not torch.is_grad_enabled())
+
+
 def rms_norm(layer: Any, x: Tensor) -> Tensor:
-    """x / max(|x| over channels, 1e-12) * sqrt(C) * gamma, the length taken in float32."""
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp_min(1e-12)
+    """x / max(|x| over channels, 1e-12) * sqrt(C) * gamma, the length taken in float32 or better."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=precise).clamp_min(1e-12)
     gamma = layer.gamma.reshape(1, -1, *([1] * (x.dim() - 2)))
-    normed: Tensor = x * (x.shape[1] ** 0.5 / length).to(x.dtype) * gamma.to(x.dtype)
-    return normed
+    normed: Tensor = x * (x.shape[1] ** 0.5 / length).to(x.dtype)
+    return normed * gamma.to(x.dtype) if torch.is_grad_enabled() else normed.mul_(gamma.to(x.dtype))
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -124,24 +161,54 @@ def _tap_sum(layer: nn.Conv3d, x: Tensor, frames: int) -> Tensor:
     return out
 
 
-def causal_conv(
-    layer: nn.Conv3d, x: Tensor, history: CausalHistory, plane: PlaneOperations, form: ConvolutionForm
-) -> Tensor:
+def causal_conv(layer: nn.Conv3d, x: Tensor, history: CausalHistory, form: ConvolutionForm) -> Tensor:
     """A causal 3-D convolution with zero padding in the plane: frame t sees frames t-2, t-1, t."""
-    frames = x.shape[2]
-    border = layer.kernel_size[1] // 2
-    if layer.kernel_size[0] > 1:
-        x = history.extend(layer, x, keep=layer.kernel_size[0] - 1)
-    if border:
-        x = plane.pad(x, border, border, border, border)
+    frames, depth, border = x.shape[2], layer.kernel_size[0] - 1, layer.kernel_size[1] // 2
+    past = history.before(layer) if depth else None
+    known = 0 if past is None else past.shape[2]
+    # One conv3d wants zeros for the frames before the first; of an image only the last tap sees data.
+    image = frames == 1 and known == 0
+    if known < depth and not form.taps and not image:
+        past = _behind_zeros(past, x, depth, border)
+    if border or past is not None:
+        x = history.plane.pad(x, border, border, border, border, past)
+    if depth:
+        history.remember(layer, x[:, :, -min(depth, known + frames) :])
     if form.taps:
         return _tap_sum(layer, x, frames)
-    missing = layer.kernel_size[0] - 1 - (x.shape[2] - frames)
-    if missing and frames == 1 and missing == layer.kernel_size[0] - 1:
-        # An image: only the last tap sees data.
-        weight = layer.weight[:, :, -1:].contiguous(memory_format=torch.channels_last_3d)
-        return F.conv3d(x, weight, layer.bias)
-    return F.conv3d(F.pad(x, (0, 0, 0, 0, missing, 0)), layer.weight, layer.bias)
+    weight = layer.weight
+    if depth and image:
+        weight = weight[:, :, -1:].contiguous(memory_format=torch.channels_last_3d)
+    return F.conv3d(x, weight, layer.bias)
+
+
+def _behind_zeros(past: Tensor | None, x: Tensor, depth: int, border: int) -> Tensor:
+    """`depth` frames: zeros in place of those that are not known; x says how large they are without their border."""
+    known = 0 if past is None else past.shape[2]
+    height, width = (side + 2 * border for side in x.shape[-2:])
+    zeros = x.new_zeros(1).expand(*x.shape[:2], depth - known, height, width)
+    return zeros if past is None else torch.cat([zeros, past], dim=2)
+
+
+def upsampled(x: Tensor) -> Tensor:
+    """Every pixel twice in both directions, of the border once: [B,C,T,H+2,W+2] -> [B,C,T,2H+2,2W+2]."""
+    batch, channels, frames, height, width = x.shape
+    size = (batch, channels, frames, 2 * height - 2, 2 * width - 2)
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    for row in (0, 1):
+        for column in (0, 1):
+            out[..., row::2, column::2] = x[..., row : height - 1 + row, column : width - 1 + column]
+    return out
+
+
+def interleaved(x: Tensor) -> Tensor:
+    """The two channel halves become consecutive frames: [B,2C,T,H,W] -> [B,C,2T,H,W]."""
+    batch, channels, frames, height, width = x.shape
+    size = (batch, channels // 2, 2 * frames, height, width)
+    out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+    for half, part in enumerate(x.chunk(2, dim=1)):
+        out[:, :, half::2] = part
+    return out
 
 
 def plane_attention(block: Any, x: Tensor, plane: PlaneOperations) -> Tensor:

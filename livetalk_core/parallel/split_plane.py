@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..models.vae_layers import room_around
 from .groups import Groups
 from .plan import Tile, TileGrid
 
@@ -31,36 +34,56 @@ class SplitPlane:
             raise ConfigError(f"Rank {groups.rank} has no tile in a {grid} grid.", rank=groups.rank)
         self.grid, self.tile, self._groups = grid, tile, groups
 
-    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-        """Surround every plane of x [B,C,T,H,W] by the neighbours' pixels, zeros at the picture's edge."""
+    def pad(self, x: Tensor, left: int, right: int, top: int, bottom: int, past: Tensor | None = None) -> Tensor:
+        """See `PlaneOperations.pad`. The past brings its borders along: only those of x go round."""
         row, column, grid = self.tile.row, self.tile.column, self.grid
-        batch, channels, frames, height, width = x.shape
-        size = (batch, channels, frames, height + top + bottom, width + left + right)
-        out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
+        height, width = x.shape[-2:]
+        whole, fresh = room_around(x, left, right, top, bottom, past)
         # Channel last, as the memory is: a border is then one block per frame (a row) or per pixel (a column).
-        planes, source = out.permute(0, 2, 3, 4, 1), x.permute(0, 2, 3, 4, 1)
+        planes, source = fresh.permute(0, 2, 3, 4, 1), x.permute(0, 2, 3, 4, 1)
         inner = planes[:, :, top : top + height]
         columns = (grid.rank(row, column - 1), grid.rank(row, column + 1))
+        rows = (grid.rank(row - 1, column), grid.rank(row + 1, column))
+        if len(grid.widths) == 1:
+            # Nothing comes from the sides: the rows are under way while the rest is put in place.
+            for first, count in ((0, left), (left + width, right)):
+                planes.narrow(3, first, count).zero_()
+            down = _Border(source, planes.narrow(3, left, width), 2, (top, bottom), rows, self._groups)
+            inner[:, :, :, left : left + width] = source
+            down.finish()
+            return whole
         across = _Border(source, inner, 3, (left, right), columns, self._groups)
         inner[:, :, :, left : left + width] = source
         across.finish()
-        rows = (grid.rank(row - 1, column), grid.rank(row + 1, column))
         _Border(inner, planes, 2, (top, bottom), rows, self._groups).finish()
-        return out
+        return whole
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the tile's positions over those of all tiles; q, k, v are [T, 1, H*W, C]."""
         own = torch.stack([k, v]).contiguous()
-        parts: dict[int, Tensor] = {}
-        for rank in range(self.grid.tiles):
-            positions = own.shape[3] * _area(self.grid, rank) // self.tile.area
-            parts[rank] = own if rank == self._groups.rank else own.new_empty((*own.shape[:3], positions, own.shape[4]))
-        others = [rank for rank in parts if rank != self._groups.rank]
-        self._groups.exchange(dict.fromkeys(others, own), {rank: parts[rank] for rank in others}).wait()
-        # The order of the positions does not matter to the sum over them.
-        keys, values = torch.cat([parts[rank] for rank in sorted(parts)], dim=3)
-        return F.scaled_dot_product_attention(q, keys, values)
+        cell = own.shape[3] // self.tile.area  # positions per latent cell
+        tiles = {rank: tile for rank in range(self.grid.tiles) if (tile := self.grid.tile(rank))}
+        others = {
+            rank: own.new_empty((*own.shape[:3], cell * tile.area, own.shape[4]))
+            for rank, tile in tiles.items()
+            if rank != self._groups.rank
+        }
+        self._groups.exchange(dict.fromkeys(others, own), others).wait()
+        parts = {**others, self._groups.rank: own}
+        # In the picture's order, so that the sum over positions is rounded as on one rank.
+        side = math.isqrt(cell)
+        return F.scaled_dot_product_attention(q, *self._assemble(parts, tiles, side))
 
+    def _assemble(self, parts: dict[int, Tensor], tiles: dict[int, Tile], side: int) -> Tensor:
+        """All tiles' positions [..., h*w, C] put together as one picture [..., H*W, C]; `side` positions per cell."""
+        own = parts[self._groups.rank]
+        height, width = sum(self.grid.heights) * side, sum(self.grid.widths) * side
+        whole = own.new_empty((*own.shape[:3], height, width, own.shape[4]))
+        for rank, tile in tiles.items():
+            rows, columns = ((tile.top * side, tile.height * side), (tile.left * side, tile.width * side))
+            place = whole.narrow(3, *rows).narrow(4, *columns)
+            place.copy_(parts[rank].unflatten(3, (rows[1], columns[1])))
+        return whole.flatten(3, 4)
 
 class _Border:
     """Both borders of a plane along one axis, on their way from the neighbours into `target`.
@@ -106,7 +129,3 @@ class _Border:
         for rank, place in self._target.items():
             place.copy_(self._received[rank])
 
-
-def _area(grid: TileGrid, rank: int) -> int:
-    tile: Tile | None = grid.tile(rank)
-    return 0 if tile is None else tile.area

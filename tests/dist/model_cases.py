@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from tiny_model import AUDIO_CHANNELS, AUDIO_LAYERS, IMAGE_WIDTH, tiny_modules
 
 from livetalk_core.config import ChunkGeometry, CorrectionConfig, SamplerConfig, StreamConfig
 from livetalk_core.engine import Engine
+from livetalk_core.loading import load_model
 from livetalk_core.models.attention import LocalShard
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.transformer import LiveTalkTransformer3DModel
@@ -64,9 +66,11 @@ def transformer(groups: Groups, ulysses: int, ring: int, height: int, width: int
     }
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _vae(patch: int) -> WanVideoVAE:
-    """A VAE of the published shape, or of the embedded model's, with random weights."""
+    """A VAE of the published shape (1), or of the embedded model's (2), with random weights; or the embedded one (0)."""
+    if patch == 0:
+        return load_model(None, "cpu", "fp32").vae
     torch.manual_seed(2)
     sizes: dict[str, Any] = {"base_dim": 4, "dim_mult": [1, 2, 2, 2], "temperal_downsample": [False, True, True]}
     if patch == 2:
@@ -89,7 +93,13 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
         groups_of_frames = [part.shape[2] for part in split.decode_groups(latents)]
         raw = latents / whole.inv_std + whole.mean
         frames = list(split.decode_frames(raw))
+        precise = WanVideoVAE(copy.deepcopy(whole.vae).double())
+        exact = precise.decode(latents.double())
+        several = ParallelVAE(precise, groups)
         result = {
+            "precise": float((several.decode(latents.double()) - exact).abs().max()),
+            "precise_encode": float((several.encode(video.double()) - precise.encode(video.double())).abs().max()),
+            "rounding": float((decoded - exact).abs().max()),
             "grid": str(choose_grid(groups.world, (height, width))),
             "decode": float((split.decode(latents) - decoded).abs().max()),
             "decode_raw": float((split.decode_raw(raw) - whole.decode_raw(raw)).abs().max()),
@@ -111,6 +121,16 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
         expected = ((decoded[0].permute(1, 2, 3, 0) + 1) * 127.5 + 0.5).to(torch.uint8)
         result["eight_bit"] = int((full.int() - expected.int()).abs().max())
     return result
+
+
+def interleaved(groups: Groups) -> dict[str, Any]:
+    """Two videos of different sizes decoded in turn, group by group, against one after the other."""
+    split = ParallelVAE(_vae(2), groups)
+    videos = [torch.randn(1, 16, 3, *size, generator=torch.Generator().manual_seed(4)) for size in ((2, 6), (5, 3))]
+    apart = [list(split.decode_groups(latents, 1)) for latents in videos]
+    turns = zip(*(split.decode_groups(latents, 1) for latents in videos), strict=True)
+    together = list(zip(*turns, strict=True))
+    return {"same": all(torch.equal(a, b) for x, y in zip(apart, together, strict=True) for a, b in zip(x, y, strict=True))}
 
 
 def _bundle() -> ModelBundle:
@@ -175,7 +195,7 @@ def wrong_plan(groups: Groups) -> dict[str, Any]:
 def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     """All cases of a world."""
     found: dict[str, Callable[[Groups], dict[str, Any]]] = {
-        "engine": engine, "disagreement": disagreement, "wrong_plan": wrong_plan
+        "engine": engine, "disagreement": disagreement, "wrong_plan": wrong_plan, "interleaved": interleaved
     }  # fmt: skip
     for ulysses, ring in DEGREES[world]:
         for height, width in LATENTS[world]:
@@ -184,4 +204,6 @@ def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     for height, width in PICTURES[world]:
         for patch in (1, 2):
             found[f"vae-{height}x{width}-{patch}"] = partial(vae, height=height, width=width, patch=patch)
+    height, width = PICTURES[world][-1]
+    found[f"vae-{height}x{width}-0"] = partial(vae, height=height, width=width, patch=0)
     return found
