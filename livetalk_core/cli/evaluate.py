@@ -134,9 +134,9 @@ def _videos(paths: list[Path], reference: Path | None, slice_frames: int, out: P
     measures = [measure_video(path, slice_frames, picture, name) for path, name in zip(paths, shown, strict=True)]
     result: dict[str, Any] = {"videos": [to_json(each) for each in measures]}
     if out is not None:
-        from ..media import write_atomic
+        from ..media import make_folder, write_atomic
 
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_atomic(out / "videos.json", json.dumps(result, indent=1))
         plot_videos(measures, out / "videos.png", "Videos over time")
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .atomic_file import AtomicFile, check_writable, leftover_recordings, write_atomic
+    from .atomic_file import AtomicFile, check_writable, leftover_recordings, make_folder, write_atomic
     from .envelope import best_lag, frame_loudness, loudness_envelope, scale_loudness
     from .fragments import FragmentWriter
     from .pictures import as_portrait, cover_and_crop, decode_picture, fit_size, load_picture
@@ -42,6 +42,7 @@ __all__ = [
     "leftover_recordings",
     "load_picture",
     "loudness_envelope",
+    "make_folder",
     "mouth_plot",
     "open_sound",
     "panels_plot",
@@ -55,7 +56,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "write_atomic"),
+        "atomic_file": ("AtomicFile", "check_writable", "leftover_recordings", "make_folder", "write_atomic"),
         "envelope": ("best_lag", "frame_loudness", "loudness_envelope", "scale_loudness"),
         "fragments": ("FragmentWriter",),
         "pictures": ("as_portrait", "cover_and_crop", "decode_picture", "fit_size", "load_picture"),

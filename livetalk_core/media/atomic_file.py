@@ -45,6 +45,22 @@ def output_error(path: str | os.PathLike[str], error: BaseException) -> OutputEr
     return OutputError(f"Cannot write {os.fspath(path)}: {reason}.", hint, file=os.fspath(path), errno=number)
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder for results, made with those above it if needed.
+
+    Raises:
+        OutputError: there is a file of that name, or it may not be made there.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"Cannot make the folder {folder}: a file is in its way.", "Choose another name.") from error
+    except OSError as error:
+        raise output_error(folder, error) from error
+    return folder
+
+
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Find out before any work starts whether a file can be made at `path`; leaves nothing behind.
 

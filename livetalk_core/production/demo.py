@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from ..lip_sync import mouth_opening
-from ..media import ContactSheet, contact_sheet, loudness_envelope, mouth_plot, write_atomic
-from ..media.atomic_file import output_error
+from ..media import ContactSheet, contact_sheet, loudness_envelope, make_folder, mouth_plot, write_atomic
 from .facts import ModelFacts
 from .observer import Observer, Phase
 from .prepare import Job
@@ -55,7 +54,7 @@ def make_demo(folder: Path, settings: VideoRequest | None = None, observer: Obse
         OutputError: the folder cannot be made or written, or nothing was made before an interruption.
         LiveTalkError: as `produce`.
     """
-    _make_folder(folder)
+    make_folder(folder)
     video, report_file = folder / "demo.mp4", folder / "report.json"
     base = settings or VideoRequest(audio="", output=video)
     request = replace(base, audio=str(BUNDLED_SPEECH), output=video, report=report_file)
@@ -121,13 +120,6 @@ class Exhibits(Observer):
         """See `Observer`."""
         self.show(frames, samples)
         self._listener.chunk(record, frames, samples)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
 
 
 def _title(report: Report) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 from ..config import StreamConfig
 from ..engine import Engine, generate
 from ..loading import load_model
-from ..media import panels_plot, write_atomic
+from ..media import make_folder, panels_plot, write_atomic
 from ..models.bundle import ModelBundle
 from .evaluate.cases import EvaluationCase, long_case
 from .evaluate.video import VideoMeasures, VideoMeter
@@ -81,7 +81,7 @@ def run_ablation(
             say(f"{arm}, seed {seed}: {request.chunks} chunks")
             bundle = load_model(model)
             case = case or _case(bundle, request.chunks)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_atomic(measured, json.dumps(to_json(roll_out(bundle, case, request.chunks, arm))))
         result.setdefault(arm, {})[str(seed)] = json.loads(measured.read_text())
     write_atomic(request.out / "ablation.json", json.dumps(result))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..loading import load_encoders, open_parts
+from ..media import make_folder
 from ..models.bundle import ModelBundle
 from .data.drawn import DrawnSource
 from .data.prepare import Progress, prepare
@@ -76,7 +77,7 @@ def _source(request: PrepareRequest, bundle: ModelBundle) -> ClipSource:
         raise ConfigError(f"Drawn people are square, not {width}x{height}.", "Give --size such as 128x128.")
     path = request.bank or request.out / BANK
     if request.bank is None and not path.is_file():
-        request.out.mkdir(parents=True, exist_ok=True)
+        make_folder(request.out)
         save_bank(build_bank(_UTTERANCES, seed=0), path)
     return DrawnSource(
         load_bank(path), request.drawn, request.chunks, width, defaults.geometry, request.first_seed

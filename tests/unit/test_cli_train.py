@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,38 @@ def test_a_run_from_data_to_model(prepared_folder: Path, tiny_model_folder: Path
     exported = run("export", str(out), "--out", str(tmp_path / "model"), "--model", str(tiny_model_folder))
     assert exported.exit_code == 0, exported.output
     assert open_parts(tmp_path / "model").encoders == open_parts(tiny_model_folder).encoders
+
+
+def test_trouble_in_a_run_is_told_and_leaves_the_last_checkpoint(
+    prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """A loss that is no number, a disk that takes no more, a file in the folder's place: what the terminal says."""
+    out = tmp_path / "run"
+    common = ("stage1", "--data", str(prepared_folder), "--model", str(tiny_model_folder), *SMALL)
+
+    def told(*arguments: str) -> str:
+        result = run(*common, *arguments)
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output
+        return " ".join(result.output.split())
+
+    assert run(*common, "--out", str(out)).exit_code == 0
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    more = ("--out", str(out), "--resume", "--set", "run.iterations=4")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        full = told(*more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written" in full and "0000003" in full
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == kept
+    assert run(*common, *more).exit_code == 0
+    nan = told("--out", str(tmp_path / "nan"), "--set", "method.flow_weight=1e38")
+    assert "in iteration 0; nothing was updated" in nan and "learning rate" in nan
+    assert not list((tmp_path / "nan").glob("checkpoints/*"))
+    (tmp_path / "file").touch()
+    assert "a file is in its way" in told("--out", str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize(

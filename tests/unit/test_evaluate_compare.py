@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from livetalk_core.cli import app
 from livetalk_core.config import ChunkGeometry
+from livetalk_core.errors import OutputError
 from livetalk_core.training.avatars.avatar import HELD_OUT_SEED
 from livetalk_core.training.evaluate.cases import EvaluationCase, Frames, make_case, make_speaker
 from livetalk_core.training.evaluate.compare import compare_talks
@@ -168,6 +169,12 @@ def test_mistakes_are_named(
     assert words in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_file_in_the_place_of_the_folder_is_named_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(OutputError, match="a file is in its way"):
+        compare(true, true, [make_case(HELD_OUT_SEED, speech(1.0), 32)], tmp_path / "out")
 
 
 def test_teacher_of_another_size_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:

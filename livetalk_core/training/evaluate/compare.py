@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...config import ChunkGeometry
 from ...errors import ConfigError
 from ...loading import load_model
-from ...media import panels_plot, write_atomic
+from ...media import make_folder, panels_plot, write_atomic
 from ...models.bundle import ModelBundle
 from .cases import FPS, EvaluationCase, make_cases
 from .comparison import Column, Comparison
@@ -111,6 +111,7 @@ def compare_talks(
         facts: More lines for the report.
         tell: Is told of every clip.
     """
+    make_folder(out)
     gallery = make_gallery(cases)
     results: dict[str, list[ClipResult]] = {heading: [] for heading in talks}
     openings: dict[str, list[NDArray[np.float32]]] = {heading: [] for heading in talks}
@@ -121,7 +122,6 @@ def compare_talks(
             if tell is not None:
                 tell(f"{heading}: {judged.line}")
     comparison = Comparison(name, _columns(results, len(cases)), facts or {})
-    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "comparison.json", json.dumps(comparison.to_json(), indent=1, ensure_ascii=False))
     write_atomic(out / "comparison.md", comparison.to_markdown())
     _plot_mouths(openings, cases, out / "mouths.png")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...config import ChunkGeometry
 from ...errors import ConfigError
 from ...loading import load_model
-from ...media import curves_plot, loudness_envelope, mouth_plot, write_atomic
+from ...media import curves_plot, loudness_envelope, make_folder, mouth_plot, write_atomic
 from ...models.bundle import ModelBundle
 from ...models.vae import WanVideoVAE
 from .cases import FPS, EvaluationCase, long_case, make_cases
@@ -154,6 +154,7 @@ def evaluate_talk(
         seeds: Of the noise.
         tell: Is told of every clip.
     """
+    make_folder(out)
     gallery = make_gallery([*cases, *([rollout] if rollout else [])])
     ceilings = make_ceilings(cases, geometry, vae, heard)
     results: list[ClipResult] = []
@@ -215,7 +216,6 @@ def _write(
     geometry: ChunkGeometry,
     plots: int,
 ) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "evaluation.json", json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False))
     write_atomic(out / "evaluation.md", evaluation.to_markdown())
     notes = [f"lips {each.result.lips.score:.2f}\nlag {each.result.lips.lag:+d}" for each in judged]

@@ -15,7 +15,7 @@ from PIL import Image
 from ...engine import Engine, generate
 from ...errors import ConfigError
 from ...loading import load_model
-from ...media import write_atomic
+from ...media import make_folder, write_atomic
 from ..avatars.avatar import HELD_OUT_SEED
 from .cases import FPS, Frames, Speaker, long_speech, make_speaker
 from .lips import LipScore, lip_score
@@ -128,6 +128,7 @@ def evaluate_streams(
     size, geometry = size_and_geometry(bundle)
     chunks = _chunks(people, seconds, geometry.slice_frames)
     config = stream_config(bundle, seed)
+    make_folder(out)
     records = []
     for number in range(people):
         speech = long_speech(chunks * geometry.slice_frames / FPS, first=number)
@@ -138,7 +139,6 @@ def evaluate_streams(
         if tell is not None:
             tell(_line(number + 1, people, records[-1]))
     report = StreamsReport(bundle.name, tuple(records), chunks, seed, machine_facts(bundle))
-    out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "streams.json", json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     write_atomic(out / "streams.md", report.to_markdown())
     plot_videos([record.measures for record in records], out / "streams.png", f"Streams of {chunks} chunks")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.step import to_uint8
-from ...media import VideoWriter
+from ...media import VideoWriter, make_folder
 from ...retrospective import color_reference, match_color
 from ..data.batches import Batch, join_clips
 from ..data.prepared import PreparedSet
@@ -47,7 +47,7 @@ class SampleVideos:
         batch = join_clips(self.data, draws, [self.data.read(0, 0, chunks, 0)], [entry.prompt], self.ranks.device)
         video = rolled_video(self.network, self.rollout, batch, chunks)
         if self.ranks.first:
-            self.out.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out)
             self._write(self.out / f"{iteration:07d}.mp4", video, entry.chunks)
 
     def _write(self, path: Path, video: Tensor, clip_chunks: int) -> None:

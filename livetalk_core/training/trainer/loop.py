@@ -182,8 +182,8 @@ class Trainer:
         if bad:
             raise TrainingError(
                 f"{bad[0]} is {values[bad[0]]} in iteration {self.iteration}; nothing was updated in it.",
-                f"The last checkpoint in {self.out / 'checkpoints'} is intact: continue from it with --resume and a "
-                "smaller learning rate, or check the data.",
+                "Check the data, or take a smaller learning rate: earlier checkpoints are intact, and an exported one "
+                "can be the --model of a new run.",
                 iteration=self.iteration,
             )
 

@@ -8,7 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ...media import curves_plot, write_atomic
+from ...loading.atomic_files import unwritable
+from ...media import curves_plot, make_folder, write_atomic
 
 
 class MetricLog:
@@ -24,7 +25,7 @@ class MetricLog:
         self.path, self.active = folder / "metrics.jsonl", active
         self._sums: dict[str, list[float]] = defaultdict(list)
         if active:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             kept = [row for row in read_metrics(self.path) if row["iteration"] <= start]
             write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -34,13 +35,20 @@ class MetricLog:
             self._sums[name].append(value)
 
     def write(self, iteration: int, **facts: Any) -> dict[str, Any]:
-        """One line with the means since the last."""
+        """One line with the means since the last.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone.
+        """
         means = {name: _short(sum(values) / len(values)) for name, values in self._sums.items()}
         self._sums.clear()
         row = {"iteration": iteration, **facts, **means}
         if self.active:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise unwritable(self.path, error) from error
         return row
 
     def plot(self, title: str) -> None:
