@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from livetalk_core.cli import app
 from livetalk_core.config import ChunkGeometry
 from livetalk_core.errors import OutputError
 from livetalk_core.training.avatars.avatar import HELD_OUT_SEED
-from livetalk_core.training.evaluate.cases import EvaluationCase, Frames, make_case, make_speaker
+from livetalk_core.training.evaluate.cases import EvaluationCase, Frames, cut_speech, make_case, make_speaker
 from livetalk_core.training.evaluate.compare import compare_talks
 from livetalk_core.training.evaluate.comparison import Comparison
 from livetalk_core.training.evaluate.lips import lip_score
@@ -122,6 +124,25 @@ def test_long_stream_keeps_its_first_and_last_whole_chunk() -> None:
     assert record.lips.score == pytest.approx(lip_score(record.measures.opening, case.speech).score)
     assert record.lips.lag == 0
     assert np.array_equal(record.speaker.reference, case.reference)
+
+
+def test_long_stream_keeps_no_more_than_two_chunks_of_pictures() -> None:
+    said = speech(12.0, 1)
+    born: list[weakref.ref[Frames]] = []
+    most = 0
+
+    def chunks() -> Iterator[Frames]:
+        nonlocal most
+        for number in range(10):
+            frames = np.full((STEP, 64, 64, 3), number, np.uint8)
+            born.append(weakref.ref(frames))
+            yield frames
+            del frames
+            most = max(most, sum(each() is not None for each in born))
+
+    record = record_stream(chunks(), make_speaker(HELD_OUT_SEED, cut_speech(said, 10 * STEP / 25), 64), "person", STEP)
+    assert (record.first[0, 0, 0, 0], record.last[0, 0, 0, 0]) == (0, 9)
+    assert most <= 3
 
 
 def test_drift_of_a_long_stream_is_in_the_table(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class Comparison:
         rows += [[family, *(_number(f.by_family.get(family)) for f in figures)] for family in families]
         return [
             *rows,
-            ["best lag of a clip, frames", *(_lags(f.lags) for f in figures)],
+            ["best lag of a clip, frames", *(show_lags(f.lags) for f in figures)],
             ["opening amplitude", *(_number(f.amplitude, 2) for f in figures)],
             ["closures on m, b, p", *(_closures(f) for f in figures)],
             ["jump at chunk borders", *(_number(f.border_jump, 2) for f in figures)],
@@ -195,7 +195,8 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _lags(lags: tuple[int, int] | None) -> str:
+def show_lags(lags: tuple[int, int] | None) -> str:
+    """Least and greatest lag of some clips: "0", "-1 to 0"."""
     if lags is None:
         return "–"
     least, greatest = (f"{lag:+d}" if lag else "0" for lag in lags)

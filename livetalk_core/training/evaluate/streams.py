@@ -18,6 +18,7 @@ from ...loading import load_model
 from ...media import make_folder, write_atomic
 from ..avatars.avatar import HELD_OUT_SEED
 from .cases import FPS, Frames, Speaker, long_speech, make_speaker
+from .comparison import show_lags
 from .lips import LipScore, lip_score
 from .report import plain_json, table
 from .run import Tell, machine_facts
@@ -180,7 +181,8 @@ def stream_sheet(records: Sequence[StreamRecord], path: Path, slice_frames: int)
             chosen = telling_frames(opening[start : start + slice_frames], _COLUMNS)
             shown += [frames[frame] for frame in chosen]
             captions += [_stamp(start + frame) for frame in chosen]
-        note = "\n".join(f"{_CURVES[name]} {_ends(record.measures, name)}" for name in _NOTED)
+        # The sheet's font has no arrow.
+        note = "\n".join(f"{_CURVES[name]} {_ends(record.measures, name, 'to')}" for name in _NOTED)
         rows.append(SheetRow(f"person {number}", shown, captions, note, begins_group=True))
     title = f"Held-out people: first and last chunk of {_length(records[0].measures.frames)}"
     return draw_sheet(rows, path, title, breaks=(1, 1 + _COLUMNS))
@@ -198,10 +200,10 @@ def _chunks(people: int, seconds: float, slice_frames: int) -> int:
 def _row(label: str, records: Sequence[StreamRecord]) -> list[str]:
     ends = {name: np.mean([record.measures.ends()[name] for record in records], axis=0) for name in _CURVES}
     lags = [record.lips.lag for record in records]
-    lag = f"{lags[0]:+d}" if len(set(lags)) == 1 else f"{min(lags):+d} to {max(lags):+d}"
     return [
         label, *(f"{first:.2f} → {last:.2f}" for first, last in ends.values()),
-        f"{_mean(records, lambda r: r.measures.border_jump):.2f}", f"{_mean(records, lambda r: r.lips.score):.3f}", lag,
+        f"{_mean(records, lambda r: r.measures.border_jump):.2f}", f"{_mean(records, lambda r: r.lips.score):.3f}",
+        show_lags((min(lags), max(lags))),
         f"{sum(r.lips.closures_made for r in records)} of {sum(r.lips.closures for r in records)}",
         f"{_mean(records, lambda r: r.real_time_factor):.2f}",
     ]  # fmt: skip
@@ -225,9 +227,9 @@ def _line(number: int, people: int, record: StreamRecord) -> str:
     return f"person {number} of {people}: {ends}, real-time factor {record.real_time_factor:.2f}"
 
 
-def _ends(measures: VideoMeasures, name: str) -> str:
+def _ends(measures: VideoMeasures, name: str, between: str = "→") -> str:
     first, last = measures.ends()[name]
-    return f"{first:.2f} → {last:.2f}"
+    return f"{first:.2f} {between} {last:.2f}"
 
 
 def _length(frames: int) -> str:
