@@ -16,6 +16,9 @@ MAX_SIDE = 4096
 MAX_LOOKBACK = 5
 MAX_BORDER_FADE = 16
 
+Offload = Literal["auto", "none", "encoders"]
+"""What waits in host memory: nothing, text and image encoder, or these where the device is too small for them."""
+
 Anchor = Literal["reference", "first_chunk"]
 
 T = TypeVar("T", bound="Settings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .core import require_core
 from .host import CATEGORY, ModelType, io, model_roots, vae_files, vae_path
@@ -15,6 +15,7 @@ from .recipes import ModelRecipe
 DEVICES = ["auto", "cuda", "cpu"]
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 ATTENTIONS = ["auto", "torch", "xfuser"]
+OFFLOADS = ["auto", "none", "encoders"]
 OWN_VAE = "the model's own"
 
 
@@ -61,14 +62,21 @@ class LoadLiveTalkModel(io.ComfyNode):
                     "vae", options=[OWN_VAE, *vae_files()], default=OWN_VAE,
                     tooltip="Only for decoding LATENT with Parallel VAE Decode: a Wan 2.1 VAE from models/vae.",
                 ),
+                io.Combo.Input(
+                    "offload", options=OFFLOADS, default="auto", optional=True,
+                    tooltip="What waits in main memory: 'encoders' the text and image encoder, which leaves a quarter "
+                    "of the 14B model's weights off the GPU; 'none' nothing; 'auto' what the GPU is too small for.",
+                ),
             ],
             outputs=[ModelType.Output(display_name="model", tooltip="For the other LiveTalk nodes.")],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, model: str, device: str, precision: str, attention: str, vae: str) -> bool | str:
+    def validate_inputs(
+        cls, model: str, device: str, precision: str, attention: str, vae: str, offload: str | None = None
+    ) -> bool | str:
         """Whether all choices are on their lists (ComfyUI checks this for older nodes only)."""
-        return choice_problem(_choices(model, device, precision, attention, vae)) or True
+        return choice_problem(_choices(model, device, precision, attention, vae, offload)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, vae: str, **_: Any) -> str:
@@ -78,17 +86,26 @@ class LoadLiveTalkModel(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: str, gpus: int, device: str, precision: str, attention: str, compile: bool, vae: str
+        cls,
+        model: str,
+        gpus: int,
+        device: str,
+        precision: str,
+        attention: str,
+        compile: bool,
+        vae: str,
+        offload: Literal["auto", "none", "encoders"] = "auto",
     ) -> Any:
-        """A recipe; ValueError for choices that do not go together."""
+        """A recipe; InputError for choices that do not go together."""
         require_core()
-        require_no_problem(choice_problem(_choices(model, device, precision, attention, vae), running=True))
+        choices = _choices(model, device, precision, attention, vae, offload)
+        require_no_problem(choice_problem(choices, running=True))
         from .planning import model_defaults
 
         folder = find_model_folder(model, model_roots())
         recipe = ModelRecipe(
             name=model, folder=None if folder is None else str(folder), stamp=model_stamp(folder),
-            device=device, dtype=precision, gpus=gpus, attention=attention, compile=compile,
+            device=device, dtype=precision, gpus=gpus, attention=attention, compile=compile, offload=offload,
             vae_file=None if vae == OWN_VAE else vae_path(vae),
         )  # fmt: skip
         model_defaults(recipe)  # an incomplete folder is reported here
@@ -96,7 +113,7 @@ class LoadLiveTalkModel(io.ComfyNode):
 
 
 def _choices(
-    model: str, device: str, precision: str, attention: str, vae: str
+    model: str, device: str, precision: str, attention: str, vae: str, offload: str | None
 ) -> dict[str, tuple[str | None, Sequence[str]]]:
     """Every choice with its list."""
     return {
@@ -105,4 +122,5 @@ def _choices(
         "precision": (precision, PRECISIONS),
         "attention": (attention, ATTENTIONS),
         "vae": (vae, [OWN_VAE, *vae_files()]),
+        "offload": (offload, OFFLOADS),
     }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from livetalk_core.config import ChunkGeometry, CorrectionConfig
+    from livetalk_core.config import ChunkGeometry, CorrectionConfig, Offload
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ModelRecipe:
         name: What it is called in the list of models.
         folder: Model folder; None for the embedded model.
         stamp: Changes when a file of the model does.
-        device, dtype, attention, compile: See `production.VideoRequest`.
+        device, dtype, attention, compile, offload: See `production.VideoRequest`.
         gpus: How many GPUs (on a CPU: processes) share each chunk.
         vae_file: A VAE's file for decoding latents; None for the model's own.
     """
@@ -37,6 +37,7 @@ class ModelRecipe:
     attention: str = "auto"
     compile: bool = False
     vae_file: str | None = None
+    offload: Offload = "auto"
 
 
 @dataclass(frozen=True, eq=False)

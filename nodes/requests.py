@@ -44,6 +44,7 @@ def video_request(stream: StreamRecipe, output: Path, stop: Callable[[], bool]) 
         dtype=model.dtype,
         max_seconds=stream.max_seconds,
         compile=model.compile,
+        offload=model.offload,
         world_size=model.gpus if runs_in_daemon(model) else None,
         attention=model.attention,
         daemon=DaemonConfig(revision=model.stamp),

@@ -55,6 +55,7 @@ def bench(
         warmup=warmup,
         seed=seed,
         compile=model.compile_model,
+        offload=model.offload,
         world_size=ranks.world_size,
         devices=parse_devices(ranks.devices, ranks.world_size),
         attention=ranks.attention,

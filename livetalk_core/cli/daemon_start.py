@@ -69,6 +69,7 @@ def _request(model: ModelOptions, ranks: RankOptions, hosts: Hosts | None, idle_
         device=model.device,
         dtype=model.dtype,
         compile=model.compile_model,
+        offload=model.offload,
         world_size=world,
         devices=parse_devices(ranks.devices, world),
         attention=ranks.attention,
@@ -139,7 +140,7 @@ def _say_ready(daemon: RunningDaemon, facts: ModelFacts, joined: bool) -> None:
 def _say_use(model: ModelOptions, ranks: RankOptions, hosts: Path | None) -> None:
     """The options with which a video joins the daemon."""
     given: dict[str, object] = {"model": model.model, "device": model.device, "dtype": model.dtype}
-    given |= {"devices": ranks.devices, "attention": ranks.attention}
+    given |= {"offload": model.offload, "devices": ranks.devices, "attention": ranks.attention}
     given |= {"world-size": ranks.world_size or 1} if hosts is None else {"hosts": hosts}
     words = [word for name, value in given.items() if value not in _DEFAULTS for word in (f"--{name}", str(value))]
     words += ["--compile"] if model.compile_model else []

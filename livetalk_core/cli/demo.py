@@ -42,6 +42,7 @@ def demo(
         device=model.device,
         dtype=model.dtype,
         compile=model.compile_model,
+        offload=model.offload,
         max_seconds=max_seconds,
     )
     with ProgressLine(quiet=as_json) as progress:

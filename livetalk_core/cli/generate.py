@@ -221,6 +221,7 @@ def _request(
         device=model.device,
         dtype=model.dtype,
         compile=model.compile_model,
+        offload=model.offload,
         world_size=world,
         devices=parse_devices(ranks.devices, world),
         attention=ranks.attention,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ..config import Offload
+
 _MODEL, _RANKS = "Model and device", "Several GPUs"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
@@ -41,6 +43,14 @@ class ModelOptions:
         str,
         typer.Option(
             help="Number format: auto (bf16 where the hardware has it), fp32 or bf16.", rich_help_panel=_MODEL
+        ),
+    ] = "auto"
+    offload: Annotated[
+        Offload,
+        typer.Option(
+            help="'encoders' keeps text and image encoder in host memory, 'none' nothing, auto what the device is too"
+            " small for.",
+            rich_help_panel=_MODEL,
         ),
     ] = "auto"
     compile_model: Annotated[

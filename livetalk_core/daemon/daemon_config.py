@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from .. import __version__
-from ..config import Settings, _require
+from ..config import Offload, Settings, _require
 from ..errors import ConfigError
 from .hosts import Hosts
 from .wire import SCHEMA_VERSION
@@ -48,12 +48,14 @@ class RankOptions(Settings, frozen=True, kw_only=True):
     Attributes:
         ulysses, ring: Degrees of the plan; by default the best.
         threads: CPU threads of a rank; by default its share of the machine.
+        offload: See `load_model`.
         vae, image_encoder, text_encoder, audio_encoder, tokenizer: Files in place of the model folder's own.
     """
 
     ulysses: int | None = None
     ring: int | None = None
     threads: int | None = None
+    offload: Offload = "auto"
     vae: str | None = None
     image_encoder: str | None = None
     text_encoder: str | None = None

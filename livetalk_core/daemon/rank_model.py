@@ -97,7 +97,7 @@ def _load_model(config: WorkerConfig, options: RankOptions, groups: Groups) -> R
     backend, kernel = _attention(config.attention)
     files = {name: getattr(options, name) for name in Replacements.__dataclass_fields__}
     replacements = Replacements(**{name: Path(value) for name, value in files.items() if value})
-    whole = load_model(config.model, groups.device, config.dtype, replacements=replacements)
+    whole = load_model(config.model, groups.device, config.dtype, offload=options.offload, replacements=replacements)
     defaults = whole.defaults
     plan = _plan(options, groups, whole, defaults.geometry, (defaults.width, defaults.height))
     bundle = parallelise(whole, plan, groups, backend, kernel)

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from ..config import StreamConfig
+from ..config import Offload, StreamConfig
 from ..errors import ConfigError
 from ..loading.describe import describe_model
 from ..media import array_sound, load_picture, open_sound
@@ -53,6 +53,7 @@ class BenchRequest:
     warmup: int = 2
     seed: int = 9999
     compile: bool = False
+    offload: Offload = "auto"
     world_size: int | None = None
     devices: tuple[int, ...] | None = None
     attention: str = "auto"
@@ -123,7 +124,8 @@ def run_bench(request: BenchRequest, progress: Progress | None = None) -> BenchR
     tell = progress or (lambda what, done, total: None)
     video = VideoRequest(
         audio=str(BUNDLED_SPEECH), output=Path(), model=request.model, device=request.device, dtype=request.dtype,
-        compile=request.compile, world_size=request.world_size, devices=request.devices, attention=request.attention,
+        compile=request.compile, offload=request.offload, world_size=request.world_size, devices=request.devices,
+        attention=request.attention,
     )  # fmt: skip
     job = _job(video, request)
     tell("loading", 0, 0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..config import Offload
 from ..models.bundle import ModelBundle, ModelDefaults
 from ..models.encoders import load_tokenizer
 from ..models.vae import WanVideoVAE
@@ -18,10 +19,13 @@ from .components import plan_audio_encoder, plan_image_encoder, plan_text_encode
 from .describe import manifest_of
 from .layout import ModelFiles, Replacements, find_model, find_vae
 from .manifest import Manifest, read_audio_normalise, require_equal
-from .placement import Placement, choose_placement, require_memory
+from .placement import Placement, choose_placement, memory_of, require_memory
 from .random_model import PREFIX, random_model
 
 logger = logging.getLogger("livetalk")
+
+WORKING_BYTES = 6 * 1024**3
+"""What a chunk of the published model needs beside the weights (`livetalk plan`), rounded up."""
 
 
 def load_model(
@@ -29,6 +33,7 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     *,
+    offload: Offload = "auto",
     replacements: Replacements | None = None,
     poll: Callable[[], None] | None = None,
 ) -> ModelBundle:
@@ -43,6 +48,8 @@ def load_model(
         device: "auto", "cpu", "cuda", "cuda:1" ...
         dtype: Format of transformer, VAE and text encoder: "auto", "fp32", "bf16", "fp16". The image
             encoder is float16 on a GPU and float32 elsewhere, the audio encoder always float32, as published.
+        offload: "encoders" leaves text and image encoder, a quarter of the published weights, in host memory, where
+            they compute once per stream; "none" puts everything on `device`; "auto" decides by the device's memory.
         replacements: Files used in place of the folder's own.
         poll: Called between any two tensors; what it raises ends the loading.
 
@@ -53,7 +60,8 @@ def load_model(
     if isinstance(path, str) and path.startswith(PREFIX):
         return random_model(path.removeprefix(PREFIX), device, dtype)
     place_on = choose_placement(device, dtype)
-    return _load(find_model(path, replacements), place_on, poll)
+    files = find_model(path, replacements)
+    return _load(files, _settle_offload(files, place_on, offload), poll)
 
 
 def load_encoders(
@@ -67,6 +75,19 @@ def load_encoders(
     return _load(find_model(path), place_on, poll=None, left_out=("transformer",))
 
 
+def _settle_offload(files: ModelFiles, place_on: Placement, offload: Offload) -> Placement:
+    """The placement with the encoders where they are wanted, or where there is room for them."""
+    if offload == "none" or place_on.device.type == "cpu":
+        return place_on
+    if offload == "auto":
+        memory = memory_of(place_on.device)
+        needed = sum(plan.needed_bytes for plan in plan_modules(files, place_on).values())
+        if memory is None or needed + WORKING_BYTES <= memory[1]:
+            return place_on
+        logger.warning("%s is too small for everything: text and image encoder stay in host memory.", place_on.device)
+    return place_on.offloaded()
+
+
 def _load(
     files: ModelFiles, place_on: Placement, poll: Callable[[], None] | None, left_out: tuple[str, ...] = ()
 ) -> ModelBundle:
@@ -75,11 +96,13 @@ def _load(
     plans = plan_modules(files, place_on)
     _require_matching(plans)
     wanted = {name: plan for name, plan in plans.items() if name not in left_out}
-    require_memory(sum(plan.needed_bytes for plan in wanted.values()), place_on.device, manifest.name)
+    for device in {place_on.device, place_on.encoder_device}:
+        needed = sum(plan.needed_bytes for name, plan in wanted.items() if place_on.device_of(name) == device)
+        require_memory(needed, device, manifest.name)
     tokenizer = None if files.tokenizer is None else load_tokenizer(files.tokenizer)
     revision = _revision(files, plans)
     modules = {name: plans[name].module for name in left_out}
-    modules |= {name: plan.fill(place_on.device, poll) for name, plan in wanted.items()}
+    modules |= {name: plan.fill(place_on.device_of(name), poll) for name, plan in wanted.items()}
     logger.info("loaded %s (%s) on %s as %s", manifest.name, revision[:12], place_on.device, place_on.dtype)
     return _bundle(modules, tokenizer, audio_normalise, manifest, revision, place_on)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,9 @@ DTYPE_NAMES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "float16": torch.float16,
 }
+ENCODERS = ("text_encoder", "image_encoder")
+"""What is used once per stream only."""
+
 _GIB = 1024**3
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -31,7 +34,8 @@ class Placement:
     """Device and number format of each module (spec: dtypes).
 
     Attributes:
-        device: Where everything computes.
+        device: Where everything computes that is not said to be elsewhere.
+        encoder_device: Where text and image encoder are, which are used once per stream: the same, or the CPU.
         dtype: Transformer and VAE.
         text_dtype: Text encoder.
         image_dtype: Image encoder: float16 on a GPU, as published, else float32.
@@ -39,10 +43,19 @@ class Placement:
     """
 
     device: torch.device
+    encoder_device: torch.device
     dtype: torch.dtype
     text_dtype: torch.dtype
     image_dtype: torch.dtype
     audio_dtype: torch.dtype = torch.float32
+
+    def device_of(self, module: str) -> torch.device:
+        """Where a module of a `ModelBundle` belongs."""
+        return self.encoder_device if module in ENCODERS else self.device
+
+    def offloaded(self) -> Placement:
+        """The same with text and image encoder in host memory."""
+        return replace(self, encoder_device=torch.device("cpu"), image_dtype=torch.float32)
 
 
 def choose_placement(device: str | torch.device = "auto", dtype: str | torch.dtype = "auto") -> Placement:
@@ -54,7 +67,7 @@ def choose_placement(device: str | torch.device = "auto", dtype: str | torch.dty
     chosen = resolve_device(device)
     number_format = resolve_dtype(dtype, chosen)
     image = torch.float16 if chosen.type == "cuda" else torch.float32
-    return Placement(device=chosen, dtype=number_format, text_dtype=number_format, image_dtype=image)
+    return Placement(chosen, chosen, number_format, text_dtype=number_format, image_dtype=image)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -171,7 +184,7 @@ def require_memory(needed: int, device: torch.device, what: str) -> None:
     if needed > total:
         raise DeviceError(
             f"The weights of {what} need {needed / _GIB:.1f} GiB, {device} has {total / _GIB:.1f} GiB.",
-            "Use a device with more memory, or bf16 instead of fp32.",
+            "Use a device with more memory, bf16 instead of fp32, or offload 'encoders'.",
             needed_bytes=needed,
             total_bytes=total,
             device=str(device),

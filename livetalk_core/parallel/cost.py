@@ -126,7 +126,8 @@ def require_fits(cost: ChunkCost, gpu: Gpu) -> None:
         raise DeviceError(
             f"Every rank needs weights {cost.weight_bytes / 1e9:.1f} GB + working memory {working / 1e9:.1f} GB = "
             f"{cost.memory_bytes / 1e9:.1f} GB; a {gpu.name} has {gpu.memory / 1e9:.0f} GB.",
-            "More ranks do not shrink the weights: use fewer bytes per weight, offloading, or a larger card.",
+            "More ranks do not shrink the weights: use a larger card, fewer bytes per weight, or offload 'encoders' "
+            "(13 GB less).",
             gpu=gpu.name,
         )
 

@@ -23,7 +23,9 @@ def make_backend(request: VideoRequest, dtype: str | None = None) -> Backend:
     if request.world_size is None:
         from .local_backend import LocalBackend
 
-        return LocalBackend(request.model, request.device, dtype or request.dtype, compiled=request.compile)
+        return LocalBackend(
+            request.model, request.device, dtype or request.dtype, offload=request.offload, compiled=request.compile
+        )
     from .daemon_backend import DaemonBackend, daemon_config
 
     return DaemonBackend(daemon_config(request, dtype))

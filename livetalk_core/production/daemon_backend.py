@@ -63,9 +63,10 @@ def daemon_config(request: VideoRequest, dtype: str | None = None) -> DaemonConf
 
         rank_device(device, 0, world if given.hosts is None else given.hosts.ranks_per_node)
     model, revision = _weights(request.model)
+    options = given.options if request.offload == "auto" else {**given.options, "offload": request.offload}
     return msgspec.structs.replace(
         given, model=model, revision=revision, device=device, dtype=number_format, compile=request.compile,
-        world_size=world, attention=request.attention, detached=request.detached or given.detached,
+        world_size=world, attention=request.attention, options=options, detached=request.detached or given.detached,
     )  # fmt: skip
 
 

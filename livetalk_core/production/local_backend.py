@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+from ..config import Offload
 from ..engine import Engine, Stream, drive
 from ..engine.compilation import compile_model
 from ..engine.drive import open_for
@@ -23,12 +24,15 @@ class LocalBackend:
     """See `Backend`.
 
     Args:
-        model, device, dtype: See `load_model`.
+        model, device, dtype, offload: See `load_model`.
         compiled: Compile the transformer's blocks.
     """
 
-    def __init__(self, model: str | None, device: str, dtype: str, *, compiled: bool = False) -> None:
-        self._model, self._device, self._dtype, self._compiled = model, device, dtype, compiled
+    def __init__(
+        self, model: str | None, device: str, dtype: str, *, offload: Offload = "auto", compiled: bool = False
+    ) -> None:
+        self._model, self._device, self._dtype = model, device, dtype
+        self._offload, self._compiled = offload, compiled
         self._bundle: ModelBundle | None = None
 
     @property
@@ -41,7 +45,9 @@ class LocalBackend:
         watch.check()
         if self._bundle is None:
             watch.observer.phase("loading")
-            self._bundle = load_model(self._model, self._device, self._dtype, poll=watch.check)
+            self._bundle = load_model(
+                self._model, self._device, self._dtype, offload=self._offload, poll=watch.check
+            )
             if self._compiled:
                 compile_model(self._bundle)
         watch.check()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Anchor, ChunkGeometry, CorrectionConfig
+from ..config import Anchor, ChunkGeometry, CorrectionConfig, Offload
 from ..daemon.daemon_config import DaemonConfig
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class VideoRequest:
         color_strength, border_fade, lookback, drift_threshold, renoise, anchor: See `CorrectionConfig`; each goes
             before that of `correction`.
         geometry, correction: Chunk lengths, and what the next chunk is conditioned on.
-        device, dtype: See `load_model`.
+        device, dtype, offload: See `load_model`.
         max_seconds: Use only the beginning of the sound.
         report: JSON file that says what was made, how fast, with the digest of every chunk.
         state: File that always holds the state after the newest written chunk.
@@ -93,6 +93,7 @@ class VideoRequest:
     correction: CorrectionConfig | None = None
     device: str = "auto"
     dtype: str = "auto"
+    offload: Offload = "auto"
     max_seconds: float | None = None
     report: Path | None = None
     state: Path | None = None

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from published_model import published_state, write_published_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_modules, write_tiny_model
 from torch import nn
 
+from livetalk_core.config import Offload
 from livetalk_core.errors import CheckpointError, DeviceError, OutputError
-from livetalk_core.loading import Replacements, load_model, placement, save_model
+from livetalk_core.loading import Replacements, load_model, placement, safetensors_stream, save_model
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.encoders import encode_text
 from livetalk_core.models.library_names import stored_name
@@ -86,6 +88,37 @@ def test_published_layout_gives_back_what_was_published(published: tuple[Path, d
     assert (bundle.name, bundle.defaults.height, bundle.defaults.width) == ("SoulX-Small", 768, 448)
     assert bundle.transformer.config.audio_channels == 16
     assert encode_text(bundle.text_encoder, bundle.tokenizer, "abc").shape[2] == 16
+
+
+@pytest.mark.parametrize(
+    ("offload", "memory", "encoders"),
+    [
+        ("none", 1, "meta"), ("encoders", 2**60, "cpu"), ("auto", 2**60, "meta"), ("auto", 1, "cpu"),
+        ("auto", None, "meta"),
+    ],
+)  # fmt: skip
+def test_encoders_may_wait_in_host_memory(
+    published: tuple[Path, dict[str, nn.Module]], monkeypatch: pytest.MonkeyPatch, offload: Offload,
+    memory: int | None, encoders: str,
+) -> None:  # fmt: skip
+    """The meta device stands for a GPU with so many bytes."""
+    folder, saved = published
+    monkeypatch.setattr(placement, "available_devices", lambda: ["meta", "cpu"])
+    monkeypatch.setattr(  # which cannot read onto the meta device; placing moves it there
+        safetensors_stream, "safe_open", lambda path, framework, device: safe_open(path, framework, "cpu")
+    )
+    known = None if memory is None else (memory, memory)
+    monkeypatch.setattr("livetalk_core.loading.load.memory_of", lambda device: known)
+    bundle = load_model(folder, device="meta", dtype="fp32", offload=offload)
+    for module in (bundle.text_encoder, bundle.image_encoder):
+        assert module is not None and module.device.type == encoders
+    for module in (bundle.transformer, bundle.vae.vae, bundle.audio_encoder):
+        assert module.device.type == "meta"
+    if encoders == "cpu":
+        assert_same_weights(bundle.image_encoder, saved["image_encoder"])
+        context = encode_text(bundle.text_encoder, bundle.tokenizer, "hello there")
+        plain = load_model(folder, device="cpu", dtype="fp32", offload=offload)
+        assert torch.equal(context, encode_text(plain.text_encoder, plain.tokenizer, "hello there"))
 
 
 def test_audio_encoder_may_lie_beside_the_published_folder(
