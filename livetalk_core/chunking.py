@@ -1,6 +1,6 @@
 """Which frames, samples and audio features belong to chunk k; integers only.
 
-Two modes (spec: audio per chunk). In *stream* mode chunk k brings the `slice_frames` frames from
+Two modes, as published. In *stream* mode chunk k brings the `slice_frames` frames from
 `k * slice_frames` on; it is decoded with `motion_frames` older frames in front, which are not handed out.
 In *whole* mode chunk 0 hands out all its frames, every later chunk its last `slice_frames`, so that video
 frame i lies over audio frame i. The published code hands out only `slice_frames` of chunk 0 there, which

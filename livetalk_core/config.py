@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ChunkGeometry(Settings, frozen=True, kw_only=True):
-    """How video frames, audio samples and latents line up (spec: exact pipeline).
+    """How video frames, audio samples and latents line up, by default as published.
 
     A chunk has `frames` video frames of which the first `motion_frames` repeat the end of the previous chunk.
     """
@@ -97,7 +97,7 @@ class ChunkGeometry(Settings, frozen=True, kw_only=True):
 
 
 class SamplerConfig(Settings, frozen=True, kw_only=True):
-    """Few-step sampling: number of model evaluations and the time shift (spec: sampling)."""
+    """Few-step sampling: number of model evaluations and the published time shift."""
 
     steps: int = 4
     shift: float = 5.0

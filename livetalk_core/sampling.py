@@ -1,7 +1,7 @@
 """Timesteps, noise and the few-step loop: pure functions over a model function; for engine and training.
 
-The published sampler estimates the clean latents at every step and noises them again to the next level (spec:
-sampling one chunk); it is not an Euler solver.
+The published sampler estimates the clean latents at every step and noises them again to the next level
+(`generate` there); it is not an Euler solver.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ FeatureFunction = Callable[[Tensor, int], Tensor]
 
 
 class AudioEncoder:
-    """Loudness, features and windows (spec: audio per chunk).
+    """Loudness, features and windows, as the published pipeline makes them for a chunk.
 
     Args:
         features: The audio network, with the normalisation it expects.

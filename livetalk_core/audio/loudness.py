@@ -21,7 +21,7 @@ def _meter(sample_rate: int) -> Any:
 
 
 def match_loudness(samples: NDArray[np.float32], sample_rate: int, target: float) -> NDArray[np.float32]:
-    """Samples [S] at an integrated loudness of `target` LUFS (spec: audio per chunk).
+    """Samples [S] at an integrated loudness of `target` LUFS, as published.
 
     Silence, and sound shorter than one 0.4 s measuring block, come back unchanged.
     """

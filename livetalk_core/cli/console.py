@@ -21,7 +21,7 @@ from .. import __version__
 from ..errors import LiveTalkError
 
 P = ParamSpec("P")
-SUCCESS, UNEXPECTED, USER_ERROR, BROKEN_PIPE, SIGNAL_BASE, SIGINT = 0, 1, 2, 141, 128, 2
+UNEXPECTED, USER_ERROR, BROKEN_PIPE, SIGNAL_BASE, SIGINT = 1, 2, 141, 128, 2
 _ISSUES = "the project's issue page"
 
 

@@ -103,7 +103,7 @@ def stream_constants(
     clip_features: Tensor | None = None,
     cache: ConditionCache | None = None,
 ) -> StreamConstants:
-    """Compute the constants of a stream (spec: session setup).
+    """Compute the constants of a stream, as the published `prepare_params` does.
 
     Args:
         bundle: The model.

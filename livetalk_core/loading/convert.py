@@ -1,4 +1,4 @@
-"""`livetalk convert`: published pickles become safetensors once, offline (spec: faults 25 and 35).
+"""`livetalk convert`: published pickles become safetensors once, offline (faults 25 and 35 of tests/faults/README.md).
 
 Order of defence: sha256 against a list of known files, `weights_only=True` in a throw-away child process,
 header checks of every weight file. The engine itself never opens a pickle.

@@ -26,7 +26,7 @@ PUBLISHED_DEFAULTS = ModelDefaults(
     height=768,
     prompt="A person is talking. Only the foreground characters are moving, the background remains static.",
 )
-"""Settings of the published inference script (spec: inference pipeline)."""
+"""Settings of the published inference script."""
 
 
 class Manifest(Settings, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 @dataclass(frozen=True)
 class Placement:
-    """Device and number format of each module (spec: dtypes).
+    """Device and number format of each module as published.
 
     Attributes:
         device: Where everything computes that is not said to be elsewhere.

@@ -1,4 +1,4 @@
-"""Headers of weight files, verified before a byte of weights is allocated (spec: faults 34 and 35)."""
+"""Headers of weight files, verified before a byte of weights is allocated (faults 34 and 35)."""
 
 from __future__ import annotations
 

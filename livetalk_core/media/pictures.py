@@ -95,7 +95,7 @@ def as_portrait(picture: Image.Image, name: str = "the given picture") -> Image.
 def cover_and_crop(picture: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     """Pixels [H,W,3] of a picture scaled until it covers width x height, then cropped around its centre.
 
-    Bilinear with the rounding of the published code (spec: session setup).
+    Bilinear with the rounding of the published code.
 
     Raises:
         ImageError: one side of the picture is more than 100 times the other; nothing of it would be left.

@@ -96,11 +96,6 @@ class VideoWriter:
             kind = VIDEO_SUFFIXES[self._suffix]
             self._writer = kind(self._file.temporary, width, height, fps, sample_rate)
 
-    @property
-    def seconds_written(self) -> float:
-        """Duration of the video so far."""
-        return self.frames_written / self.fps
-
     def write(self, frames: Frames, samples: Samples | None = None) -> None:
         """Append frames uint8 [F, H, W, 3] and the sound that goes on from where it ended, float32 [n].
 

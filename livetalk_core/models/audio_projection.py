@@ -10,7 +10,7 @@ from .layers import LayerNorm
 
 
 class AudioProjection(nn.Module):
-    """Speech features of every video frame -> `context_tokens` tokens per latent frame (spec 2.2).
+    """Speech features of every video frame -> `context_tokens` tokens per latent frame (published `AudioProjModel`).
 
     The first video frame is a latent frame of its own; every further latent frame covers `vae_scale` video
     frames, of which the first keeps its past half window, the last its future half, the others their centre.

@@ -26,7 +26,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def clip_pixels(image: Tensor, size: int) -> Tensor:
-    """What the image encoder sees of a picture (spec 2.5).
+    """What the image encoder sees of a picture (open-clip XLM-R ViT-H/14).
 
     Args:
         image: ``[B, 3, H, W]`` in [-1, 1].

@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
 
 def text_rules() -> Iterator[Rule]:
-    """umT5 encoder -> `transformers.UMT5EncoderModel` (spec 2.4, 3)."""
+    """umT5 encoder -> `transformers.UMT5EncoderModel`."""
     block, attention = "encoder.block.{i}.layer.0", "encoder.block.{i}.layer.0.SelfAttention"
     feed_forward = "encoder.block.{i}.layer.1.DenseReluDense"
     names = {
@@ -51,7 +51,7 @@ def text_rules() -> Iterator[Rule]:
 
 
 def image_rules() -> Iterator[Rule]:
-    """CLIP visual tower -> `transformers.CLIPVisionModel` without the prefix of its release (spec 2.5, 3)."""
+    """CLIP visual tower -> `transformers.CLIPVisionModel` without the prefix of its release."""
     layer = "encoder.layers.{i}"
     names = {
         "patch_embedding.weight": "embeddings.patch_embedding.weight",
@@ -75,7 +75,7 @@ def image_rules() -> Iterator[Rule]:
 
 
 def vae_rules(residuals: int, levels: int) -> Iterator[Rule]:
-    """Wan2.1 VAE -> `diffusers.AutoencoderKLWan` (spec 2.3, 3).
+    """Wan2.1 VAE -> `diffusers.AutoencoderKLWan`.
 
     The published decoder numbers its layers through: every level has ``residuals`` residual blocks and, but
     for the last level, one upsampler.

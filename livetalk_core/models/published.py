@@ -1,4 +1,4 @@
-"""Configurations of the published modules, for checkpoints that come without one (spec 2.3 to 2.5)."""
+"""Configurations of the published modules, for checkpoints without one: Wan2.1 VAE, umT5-xxl, CLIP ViT-H/14."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def rope_table(
 
     Tokens run row-major over (frame, row, column). The head_dim/2 complex channels are shared out as
     (c - 2*(c//3), c//3, c//3); every axis has frequencies of its own base dimension. Angles are computed in
-    float64, so that the table is exact to float32. Source: spec 2.1, RoPE.
+    float64, so that the table is exact to float32. Source: RoPE of the published `WanModel`.
     """
     channels = head_dim // 2
     third = channels // 3

@@ -27,6 +27,9 @@ from .transformer_blocks import (
     StreamTokens,
 )
 
+_MAX_TABLES = 16
+"""Rotation tables that are kept: more than a training has buckets, so few that sizes of all kinds do not add up."""
+
 
 @dataclass(frozen=True)
 class StreamConditioning:
@@ -69,7 +72,7 @@ class ImageEmbedding(nn.Module):
 
 
 class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
-    """Audio-driven image-to-video diffusion transformer (spec 2.1).
+    """Audio-driven image-to-video diffusion transformer (published `WanModel` of `multitalk_model`).
 
     Parameter names are those of the published checkpoints, so a published state dict loads unchanged. The
     configuration has the published keys plus three that the published class fixes: `audio_layers` and
@@ -271,6 +274,8 @@ class LiveTalkTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
             return self._make_rotations(frames, rows, columns, device)
         key = (frames, rows, columns, str(device))
         if key not in self._rope_cache:
+            if len(self._rope_cache) >= _MAX_TABLES:
+                del self._rope_cache[next(iter(self._rope_cache))]
             # A table first made by inference must serve training too.
             with torch.inference_mode(False):
                 self._rope_cache[key] = self._make_rotations(frames, rows, columns, device)

@@ -1,7 +1,7 @@
 """The convolutions, norms and attention of the Wan VAE in the form that is fastest on a device.
 
 Activations are [B, C, T, H, W] in channels-last memory, so that a frame is one contiguous plane. Every function
-computes the stock layer's result up to the order of summation (spec: VAE; costs: docs/adr/001).
+computes the stock layer's result up to the order of summation (costs: docs/adr/001).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def normalise(samples: Tensor) -> Tensor:
 
 
 def audio_features(model: Wav2Vec2Model, samples: Tensor, frames: int) -> Tensor:
-    """Hidden states of all encoder layers at the video frame rate (spec: audio encoder).
+    """Hidden states of all encoder layers at the video frame rate.
 
     The convolutional features (50 per second at 16 kHz) are interpolated linearly, end points aligned, to
     `frames` positions before the projection and the transformer, so that the transformer itself runs at

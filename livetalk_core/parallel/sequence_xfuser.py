@@ -20,7 +20,7 @@ class XFuserSequence(SequenceParallel):
 
     xfuser's own ring serves where it can be imported and every rank has the same number of real tokens, because it
     cannot leave padding out; else this package's ring runs inside xfuser's layer. That covers the released yunchang
-    packages, which lack a name that xfuser 0.5 to 0.7 import for their ring (spec: xfuser on PyPI). xfuser keeps one
+    packages, which lack a name that xfuser 0.5 to 0.7 import for their ring. xfuser keeps one
     set of groups per process: a new object replaces the one before, which must not be used any more.
 
     Args:

@@ -1,7 +1,7 @@
 """Colour match of generated frames to the reference, so that colours do not wander from chunk to chunk.
 
 Reinhard's transfer: every frame's mean and deviation per CIE Lab channel are moved to those of the reference.
-All arithmetic runs in the dtype of the video, with the published constants (spec: colour correction).
+All arithmetic runs in the dtype of the video, with the published constants.
 """
 
 from __future__ import annotations

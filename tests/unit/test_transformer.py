@@ -349,3 +349,14 @@ def test_attention_backends_by_name() -> None:
     )
     with pytest.raises(ConfigError, match="no_such_kernel"):
         attention_function("no_such_kernel")
+
+
+def test_pictures_of_many_sizes_leave_a_bounded_number_of_tables_behind() -> None:
+    model = make_model()
+    sizes = [(1, 2, 2 + index) for index in range(40)]
+    first = model._rotations(*sizes[0], torch.device("cpu"))
+    for size in sizes:
+        model._rotations(*size, torch.device("cpu"))
+    assert len(model._rope_cache) < len(sizes)
+    for again, before in zip(model._rotations(*sizes[0], torch.device("cpu")), first, strict=True):
+        assert torch.equal(again, before), "a table that was dropped is made again, the same"
