@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DaemonError
+from ..errors import DaemonError, DaemonUnavailableError
 from .console import UNEXPECTED, guarded, print_json, stderr, stdout
 from .daemon_start import start
 from .daemon_table import plain, show
@@ -29,6 +29,13 @@ _RUNGS = {
     "sigkill": "did not answer, stopped by SIGKILL",
 }  # fmt: skip
 _FOLLOW_SECONDS = 0.2
+
+
+@daemon_app.callback()
+@guarded
+def _require_linux() -> None:
+    if not sys.platform.startswith("linux"):
+        raise DaemonUnavailableError(f"Daemons need Linux; this is {sys.platform}.", "Leave --world-size out.")
 
 
 daemon_app.command()(start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -233,6 +232,10 @@ def _peak_resident(pid: int) -> int:
             peak = next(line for line in file if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
     except (OSError, StopIteration):
+        if sys.platform == "win32":
+            return int(psutil.Process(pid).memory_info().peak_wset)
+        import resource  # Late: Windows has none.
+
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # Linux counts kibibytes, macOS bytes.
         return int(own if sys.platform == "darwin" else own * 1024)

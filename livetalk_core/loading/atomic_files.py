@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a temporary name, flushed to disk, then renamed."""
+"""JSON and safetensors files that appear whole or not at all, and room for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..errors import OutputError
+from ..media.atomic_file import AtomicFile, output_error
 
 _SPARE_BYTES = 16 * 1024**2
 
@@ -28,30 +28,18 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full or the place cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with AtomicFile(target) as file:
+        try:
+            yield file.temporary
+        except OSError as error:
+            raise unwritable(target, error) from error
 
 
 def unwritable(target: Path, error: Exception) -> OutputError:
     """The error for a file that could not be written."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:
-        return OutputError(
-            f"The disk is full: {target} was not written.", "Free some space and try again.", file=str(target)
-        )
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(
-        f"{target} cannot be written ({reason}).", "Check the folder and its permissions.", file=str(target)
-    )
+    # safetensors tells the operating system's reason in words only.
+    full = isinstance(error, SafetensorError) and os.strerror(errno.ENOSPC) in str(error)
+    return output_error(target, OSError(errno.ENOSPC, "") if full else error)
 
 
 def require_space(folder: Path, needed: int) -> None:

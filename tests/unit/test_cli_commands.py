@@ -240,3 +240,10 @@ def test_warnings_of_the_core_are_notes() -> None:
     result = CliRunner().invoke(program, [])
     assert result.exit_code == 0 and "note:  mind the gap" in result.stderr
     assert not logging.getLogger("livetalk").handlers
+
+
+@pytest.mark.parametrize("command", ["start", "status", "stop", "logs"])
+def test_daemons_say_that_they_need_linux(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    outcome = livetalk("daemon", command)
+    assert outcome.code == 2 and "Daemons need Linux" in outcome.stderr

@@ -93,7 +93,7 @@ def test_trouble_in_a_run_is_told_and_leaves_the_last_checkpoint(
         full = told(*more)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be written" in full and "0000003" in full
+    assert "Cannot write" in full and "0000003" in full
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == kept
     assert run(*common, *more).exit_code == 0
     nan = told("--out", str(tmp_path / "nan"), "--set", "method.flow_weight=1e38")

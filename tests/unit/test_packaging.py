@@ -55,6 +55,16 @@ def test_core_imports_itself_relatively() -> None:
             assert not [name for name in names if name.split(".")[0] == "livetalk_core"], path
 
 
+def test_what_only_posix_has_is_imported_where_it_is_needed() -> None:
+    """So that a Windows without daemons still has everything else."""
+    posix = {"fcntl", "resource", "pwd", "grp", "termios", "pty"}
+    linux_only = {CORE / "daemon" / "runtime_dir.py"}
+    for path in set(all_sources()) - linux_only:
+        for node in tree(path).body:  # guarded and late imports lie deeper
+            if isinstance(node, ast.Import):
+                assert not posix & {alias.name for alias in node.names}, path
+
+
 def test_nothing_unfinished_and_no_path_of_one_machine() -> None:
     unfinished = re.compile(r"\b(TODO|FIXME|XXX|not implemented|for now|dummy)\b|NotImplementedError", re.IGNORECASE)
     machine = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/[\w.-]+")
