@@ -96,8 +96,8 @@ def test_trouble_in_a_run_is_told_and_leaves_the_last_checkpoint(
     assert "Cannot write" in full and "0000003" in full
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == kept
     assert run(*common, *more).exit_code == 0
-    nan = told("--out", str(tmp_path / "nan"), "--set", "method.flow_weight=1e38")
-    assert "in iteration 0; nothing was updated" in nan and "learning rate" in nan
+    nan = told("--out", str(tmp_path / "nan"), "--set", "method.flow_weight=1e39")
+    assert "denoiser.loss is inf in iteration 0; nothing was updated" in nan and "learning rate" in nan
     assert not list((tmp_path / "nan").glob("checkpoints/*"))
     (tmp_path / "file").touch()
     assert "a file is in its way" in told("--out", str(tmp_path / "file"))

@@ -45,6 +45,10 @@ def late(case: EvaluationCase, seed: int) -> Frames:
     return np.concatenate([np.repeat(case.truth[:1], seed, axis=0), case.truth[: len(case.truth) - seed]])
 
 
+def early(case: EvaluationCase, seed: int) -> Frames:
+    return np.concatenate([case.truth[seed:], np.repeat(case.truth[-1:], seed, axis=0)])
+
+
 def shut(case: EvaluationCase, seed: int) -> Frames:
     return np.repeat(case.reference[None], len(case.truth), axis=0)
 
@@ -76,14 +80,21 @@ def test_true_video_reaches_the_ceilings(cases: list[EvaluationCase], tmp_path: 
 def test_seeds_are_shown_one_by_one(cases: list[EvaluationCase], tmp_path: Path) -> None:
     comparison = compare(late, true, cases, tmp_path)
     assert comparison.columns[0].figures.lags == SEEDS
-    failed = {bar.what for bar in comparison.bars if not bar.passed}
-    assert {"largest best lag of a clip, frames", "lip closures made"} <= failed
+    failed = {bar.what: bar.figure for bar in comparison.bars if not bar.passed}
+    assert failed["largest best lag of a clip, frames"] == 4
+    assert "lip closures made" in failed
     table = [line for line in comparison.to_markdown().splitlines() if line.startswith("| ")]
     assert any(line.startswith("| best lag of a clip, frames | +3 to +4 | 0 |") for line in table)
     for seed in SEEDS:
         assert any(line.startswith(f"| seed {seed} |") for line in table)
     alone = [clip.lips.score for clip in comparison.columns[0].clips if clip.seed == 3]
     assert comparison.columns[0].figures.by_seed["3"] == pytest.approx(np.mean(alone))
+
+
+def test_early_lips_are_as_bad_as_late_ones(cases: list[EvaluationCase], tmp_path: Path) -> None:
+    comparison = compare(early, true, cases[:1], tmp_path)
+    assert comparison.columns[0].figures.lags == (-4, -3)
+    assert {bar.what: bar.figure for bar in comparison.bars}["largest best lag of a clip, frames"] == 4
 
 
 def test_student_worse_than_its_teacher_fails(cases: list[EvaluationCase], tmp_path: Path) -> None:
