@@ -10,6 +10,7 @@ temporary folder and are gone afterwards.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageEnhance
 
 from livetalk_core.config import ChunkGeometry, StreamConfig
 from livetalk_core.daemon.client import Client, DaemonConfig
@@ -109,24 +111,35 @@ def overhead(repeats: int) -> dict[str, Any]:
 
 
 def start(repeats: int) -> dict[str, Any]:
-    """Two ranks of the embedded model: until the daemon is ready; the first frame of a stream beside a steady chunk."""
-    ready, first, again, steady = [], [], [], []
-    for _ in range(max(1, repeats // 5)):
+    """Two ranks of the embedded model: until the daemon is ready; a stream's first frame beside a steady chunk."""
+    ready, new, known, steady = [], [], [], []
+    for turn in range(max(1, repeats // 5)):
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             with Client.start_or_join(_daemon(folder, 2)) as client:
                 client.load_model()
                 ready.append(time.monotonic() - began)
-                _first_and_steady(client, [], [])  # warms up
-                for number in range(2):
-                    _first_and_steady(client, again if number else first, steady)
-    return {"ready_s": _middle(ready), "steady_chunk_s": _middle(steady), "first_frame_s": _middle(first + again),
-            "ratio": _middle(first + again) / _middle(steady)}  # fmt: skip
+                _first_and_steady(client, PORTRAIT, [], [])  # warms up
+                for number in range(3):
+                    picture = _other_portrait(3 * turn + number)
+                    _first_and_steady(client, picture, new, steady)
+                    _first_and_steady(client, picture, known, steady)
+    chunk = _middle(steady)
+    return {"ready_s": _middle(ready), "steady_chunk_s": chunk, "new_picture_s": _middle(new),
+            "known_picture_s": _middle(known), "new_ratio": _middle(new) / chunk,
+            "known_ratio": _middle(known) / chunk}  # fmt: skip
 
 
-def _first_and_steady(client: Client, first: list[float], steady: list[float]) -> None:
+def _other_portrait(number: int) -> bytes:
+    """The picture, a little brighter each time: one that no rank has seen."""
+    out = io.BytesIO()
+    ImageEnhance.Brightness(Image.open(BUNDLED_PORTRAIT).convert("RGB")).enhance(1.02 + number / 50).save(out, "PNG")
+    return out.getvalue()
+
+
+def _first_and_steady(client: Client, picture: bytes, first: list[float], steady: list[float]) -> None:
     began = time.monotonic()
-    with client.open_stream(_embedded(), PORTRAIT) as stream:
+    with client.open_stream(_embedded(), picture) as stream:
         stream.push_audio(_speech(4), timeout=600)
         for number in range(4):
             stream.next_chunk(600)

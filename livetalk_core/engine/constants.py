@@ -177,8 +177,9 @@ def reference_latents(bundle: ModelBundle, picture: Tensor, geometry: ChunkGeome
         picture: [B,3,1,H,W] in [-1,1].
         geometry: Chunk length.
     """
-    video = torch.nn.functional.pad(picture, (0, 0, 0, 0, 0, geometry.frames - 1))
-    latents = bundle.vae.encode(video).to(bundle.dtype)
+    grey = min(1, geometry.frames - 1)
+    video = torch.nn.functional.pad(picture, (0, 0, 0, 0, 0, grey))
+    latents = bundle.vae.encode(video, tail=geometry.frames - 1 - grey).to(bundle.dtype)
     batch, _, frames, height, width = latents.shape
     mask = latents.new_zeros(batch, geometry.temporal_stride, frames, height, width)
     mask[:, :, 0] = 1

@@ -28,6 +28,7 @@ from .vae_layers import (
     interleaved,
     planar_conv,
     plane_attention,
+    repeat_last,
     upsampled,
 )
 
@@ -76,20 +77,25 @@ class WanVideoVAE(nn.Module):
         device: torch.device = next(self.vae.parameters()).device
         return device
 
-    def encode(self, video: Tensor) -> Tensor:
-        """Video [B,3,F,H,W] in [-1,1], F = 1 + 4n -> normalised latents [B,16,1+n,h,w] (the mean, no sampling)."""
-        return (self.moments(video).chunk(2, dim=1)[0] - self._like(self.mean)) * self._like(self.inv_std)
+    def encode(self, video: Tensor, tail: int = 0) -> Tensor:
+        """Video [B,3,F,H,W] in [-1,1], F + tail = 1 + 4n -> normalised latents [B,16,1+n,h,w] (the mean, no sampling).
+
+        The last frame stands `tail` more times: the result is that of the whole video, the cost is less.
+        """
+        return (self.moments(video, tail).chunk(2, dim=1)[0] - self._like(self.mean)) * self._like(self.inv_std)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [B,16,T,h,w] -> video [B,3,1+4(T-1),H,W] clamped to [-1,1]."""
         return self.decode_raw(self.unnormalise(latents)).clamp(-1.0, 1.0)
 
-    def moments(self, video: Tensor) -> Tensor:
-        """Video -> un-normalised mean and log-variance [B,32,T,h,w]."""
+    def moments(self, video: Tensor, tail: int = 0) -> Tensor:
+        """Video -> un-normalised mean and log-variance [B,32,T,h,w]; see `encode`."""
         x = _patchify(video.to(self.dtype), self.patch).contiguous(memory_format=torch.channels_last_3d)
-        history, stride = CausalHistory(self.plane), 4
+        history, stride = CausalHistory(self.plane, tail=tail), 4
+        # What repeats need not be cut: few of its frames are computed where they are large.
         group = GROUP_LATENTS * stride
-        bounds = [0, *range(1 + group - stride, x.shape[2], group), x.shape[2]]
+        cuts = [] if tail else range(1 + group - stride, x.shape[2], group)
+        bounds = [0, *cuts, x.shape[2]]
         parts = [self._encode_group(x[:, :, a:b], history) for a, b in pairwise(bounds)]
         return self._conv(self.vae.quant_conv, torch.cat(parts, dim=2), history)
 
@@ -146,7 +152,8 @@ class WanVideoVAE(nn.Module):
         shortcut = block.conv_shortcut
         skip = x if isinstance(shortcut, nn.Identity) else self._conv(shortcut, x, history)
         x = self._conv(block.conv1, activated(block.norm1, x), history)
-        return skip + self._conv(block.conv2, activated(block.norm2, x), history)
+        out = self._conv(block.conv2, activated(block.norm2, x), history)
+        return repeat_last(skip, out.shape[2] - skip.shape[2]) + out
 
     def _middle(self, block: Any, x: Tensor, history: CausalHistory) -> Tensor:
         x = self._resnet(block.resnets[0], x, history)
@@ -167,7 +174,8 @@ class WanVideoVAE(nn.Module):
                 x = plane_attention(block, x, history.plane)
             else:
                 x = self._resnet(block, x, history)
-        return self._tail(encoder, self._middle(encoder.mid_block, x, history), history)
+        x = self._tail(encoder, self._middle(encoder.mid_block, x, history), history)
+        return history.unfold(x, history.tail)
 
     def _decode_group(self, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
         decoder = self.vae.decoder
@@ -185,12 +193,18 @@ class WanVideoVAE(nn.Module):
             return x
         # The very first frame passes without the time convolution; later pairs also see the frame before them.
         past = history.before(block.time_conv)
+        length = x.shape[2] + history.tail
+        # As many frames as the first output needs that sees nothing but the last one.
+        x = history.unfold(x, 3 - x.shape[2] % 2)
         history.remember(block.time_conv, x[:, :, -1:])
         joined = x if past is None else torch.cat([past, x], dim=2)
         if joined.shape[2] == 1:
             return joined
         halved = F.conv3d(joined, block.time_conv.weight, block.time_conv.bias, stride=(2, 1, 1))
-        return torch.cat([x[:, :, :1], halved], dim=2) if past is None else halved
+        if past is not None:
+            return halved
+        history.tail = (length + 1) // 2 - halved.shape[2] - 1
+        return torch.cat([x[:, :, :1], halved], dim=2)
 
     def _upsample(self, block: Any, x: Tensor, history: CausalHistory, first: bool) -> Tensor:
         if block.mode == "upsample3d":

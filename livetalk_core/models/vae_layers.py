@@ -72,10 +72,19 @@ class CausalHistory:
     Attributes:
         plane: How operations across a plane are done during this walk.
         frames: By layer, as the layer sees them: surrounded by their borders.
+        tail: How often the last frame of what is being coded stands there again, without being computed again. A layer
+            that looks back makes some of these frames differ; behind them its output repeats like its input.
     """
 
     plane: PlaneOperations
     frames: dict[int, Tensor] = field(default_factory=dict)
+    tail: int = 0
+
+    def unfold(self, x: Tensor, count: int) -> Tensor:
+        """x with up to `count` of the frames that repeat its last one."""
+        count = min(count, self.tail)
+        self.tail -= count
+        return repeat_last(x, count)
 
     def before(self, layer: nn.Module) -> Tensor | None:
         """What the layer saw last."""
@@ -84,6 +93,11 @@ class CausalHistory:
     def remember(self, layer: nn.Module, x: Tensor) -> None:
         """Keep these frames for the layer's next call; a copy, so that the memory around them can go."""
         self.frames[id(layer)] = x.clone()
+
+
+def repeat_last(x: Tensor, count: int) -> Tensor:
+    """x [B,C,T,H,W] with its last frame `count` more times."""
+    return torch.cat([x, *[x[:, :, -1:]] * count], dim=2) if count else x
 
 
 @dataclass(frozen=True)
@@ -163,7 +177,9 @@ def _tap_sum(layer: nn.Conv3d, x: Tensor, frames: int) -> Tensor:
 
 def causal_conv(layer: nn.Conv3d, x: Tensor, history: CausalHistory, form: ConvolutionForm) -> Tensor:
     """A causal 3-D convolution with zero padding in the plane: frame t sees frames t-2, t-1, t."""
-    frames, depth, border = x.shape[2], layer.kernel_size[0] - 1, layer.kernel_size[1] // 2
+    depth, border = layer.kernel_size[0] - 1, layer.kernel_size[1] // 2
+    x = history.unfold(x, depth)
+    frames = x.shape[2]
     past = history.before(layer) if depth else None
     known = 0 if past is None else past.shape[2]
     # One conv3d wants zeros for the frames before the first; of an image only the last tap sees data.

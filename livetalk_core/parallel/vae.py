@@ -32,13 +32,13 @@ class ParallelVAE(WanVideoVAE):
         self._grid_of = lru_cache(maxsize=16)(lambda size: choose_grid(groups.world, size))
 
     @torch.no_grad()
-    def moments(self, video: Tensor) -> Tensor:
-        """Video [B,3,F,H,W] -> un-normalised mean and log-variance [B,32,T,h,w]."""
+    def moments(self, video: Tensor, tail: int = 0) -> Tensor:
+        """Video [B,3,F,H,W] -> un-normalised mean and log-variance [B,32,T,h,w]; see `WanVideoVAE.encode`."""
         stride = self.config.scale_factor_spatial
         grid = self._grid_of((video.shape[3] // stride, video.shape[4] // stride))
         tile = self._enter(grid)
-        part = None if tile is None else super().moments(_cut(video, tile, stride))
-        frames = 1 + (video.shape[2] - 1) // self.config.scale_factor_temporal
+        part = None if tile is None else super().moments(_cut(video, tile, stride), tail)
+        frames = 1 + (video.shape[2] + tail - 1) // self.config.scale_factor_temporal
         return self._gather(part, grid, (video.shape[0], 2 * self.config.z_dim, frames), 1)
 
     @torch.no_grad()

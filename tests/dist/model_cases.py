@@ -104,6 +104,7 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
             "decode": float((split.decode(latents) - decoded).abs().max()),
             "decode_raw": float((split.decode_raw(raw) - whole.decode_raw(raw)).abs().max()),
             "encode": float((split.encode(video) - encoded).abs().max()),
+            "still": float((split.encode(video[:, :, :2], 7) - whole.encode(_still(video))).abs().max()),
             "spread": float(decoded.std()),
             "encoded_spread": float(encoded.std()),
             "groups": groups_of_frames,
@@ -121,6 +122,11 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
         expected = ((decoded[0].permute(1, 2, 3, 0) + 1) * 127.5 + 0.5).to(torch.uint8)
         result["eight_bit"] = int((full.int() - expected.int()).abs().max())
     return result
+
+
+def _still(video: torch.Tensor) -> torch.Tensor:
+    """Nine frames, the second one again from the third on."""
+    return torch.cat([video[:, :, :1], video[:, :, 1:2].expand(-1, -1, 8, -1, -1)], dim=2)
 
 
 def interleaved(groups: Groups) -> dict[str, Any]:
