@@ -16,12 +16,11 @@ from conftest import Runner
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
 pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
 
-CONTROL_SECONDS = 5.0
-"""Between pressing Stop and the host's word that the prompt has ended: 0.1 s where the machine has time for it
-(docs/comfyui.md), longer on one that runs other tests beside this one."""
+CONTROL_SECONDS = 1.0
+"""Between pressing Stop and the host's word that the prompt has ended, on a machine that does nothing else."""
 
-GONE_SECONDS = 10.0
-"""Until no process is left: 5 s, and as much again for a busy machine."""
+GONE_SECONDS = 5.0
+"""Until no process is left after the host was killed, likewise."""
 
 LONG = changed(avatar(0.0), SAMPLER, steps=40, width=128, height=128)
 LATENTS = {
@@ -63,15 +62,43 @@ def test_stop_gives_control_back_and_the_next_run_is_clean(
 ) -> None:
     graph, reached = CASES[moment]
     stopped = run(graph, interrupt=reached)
-    assert stopped.status == "interrupted", stopped.error
-    seconds = stopped.when("execution_interrupted") - stopped.when("stop pressed")
-    record_property("seconds", seconds)
-    print(f"{moment}: control back after {seconds:.3f} s")
-    assert seconds < CONTROL_SECONDS
+    record_property("seconds", require_control(stopped, moment))
     following = run(changed(avatar(1.0), SAMPLER, seed=hash(moment) % 1000))
     assert following.status == "success", following.error
     left = [path.name for path in (server.base / "temp" / "livetalk").glob("*") if path.suffix != ".mp4"]
     assert not left and len(daemons(server.pid)) <= 2 * 2
+
+
+def test_stop_while_waiting_for_the_run_before(run: Runner) -> None:
+    """The run before was stopped, but has not let go of the model yet."""
+    assert run(hold(True)).status == "success"
+    try:
+        require_control(run(changed(LONG, SAMPLER, seed=31), interrupt=at_phase("waiting")), "waiting")
+    finally:
+        assert run(hold(False)).status == "success"
+    assert run(changed(avatar(1.0), SAMPLER, seed=32)).status == "success"
+
+
+def test_stop_while_a_rank_stands_still(server: Any, run: Runner) -> None:
+    assert run(changed(avatar(1.0), SAMPLER, seed=33)).status == "success"
+    rank = psutil.Process(server.get("/livetalk/status")["stream_model"]["processes"][0])
+
+    def freeze(kind: str, data: Any) -> bool:
+        if kind == "progress":
+            rank.suspend()
+        return kind == "progress"
+
+    try:
+        require_control(run(changed(LONG, SAMPLER, seed=34), interrupt=freeze), "a rank that stands still")
+        require_control(run(changed(LONG, SAMPLER, seed=35), interrupt=at_phase("preparing")), "waiting for that rank")
+    finally:
+        rank.resume()
+    assert run(changed(avatar(1.0), SAMPLER, seed=36)).status == "success"
+
+
+def hold(held: bool) -> Prompt:
+    """A graph that takes the model away from all others, or gives it back."""
+    return {"1": {"class_type": "ProbeHoldModel", "inputs": {"held": held}}}
 
 
 def test_giving_the_memory_back(server: Any, run: Runner) -> None:
@@ -117,6 +144,23 @@ def test_a_daemon_that_died_is_replaced_without_a_word(server: Any, run: Runner)
     assert not outcome.ran() & {LOAD, "4"}
 
 
+def require_control(stopped: Any, moment: str) -> float:
+    """Check that a stopped run gave control back in time; seconds."""
+    assert stopped.status == "interrupted", stopped.error
+    seconds: float = stopped.when("execution_interrupted") - stopped.when("stop pressed")
+    print(f"{moment}: control back after {seconds:.3f} s")
+    assert seconds < CONTROL_SECONDS * slowdown(), moment
+    return seconds
+
+
+def slowdown() -> float:
+    """How many times longer work takes than the processor needs for it, because others use it; 1 on a quiet machine."""
+    wall, used = time.perf_counter(), time.process_time()
+    while time.process_time() - used < 0.1:
+        pass
+    return max(1.0, (time.perf_counter() - wall) / 0.1)
+
+
 def daemons(host: int) -> list[psutil.Process]:
     """Processes of ours that a host has started, however far down."""
     children = psutil.Process(host).children(recursive=True)
@@ -124,10 +168,10 @@ def daemons(host: int) -> list[psutil.Process]:
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> float:
-    """Seconds until the last one has ended; fails after `GONE_SECONDS`."""
-    began = time.monotonic()
+    """Seconds until the last one has ended; fails when they take too long."""
+    began, limit = time.monotonic(), GONE_SECONDS * slowdown()
     while alive := [process for process in processes if lives(process)]:
-        assert time.monotonic() - began < GONE_SECONDS, alive
+        assert time.monotonic() - began < limit, alive
         time.sleep(0.05)
     return time.monotonic() - began
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import types
+
 import torch
 from comfy_api.latest import ComfyExtension, io
 
@@ -80,9 +84,41 @@ class ProbeFeatures(io.ComfyNode):
         return io.NodeOutput([[torch.randn((1, tokens, width), generator=generator), {}]], seen)
 
 
+class ProbeHoldModel(io.ComfyNode):
+    """Uses LiveTalk's model as another run does, until it is told to let go."""
+
+    let_go = threading.Event()
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeHoldModel", category="probe", inputs=[io.Boolean.Input("held")], is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, held):
+        if not held:
+            cls.let_go.set()
+            return io.NodeOutput()
+        cls.let_go.clear()
+        keeper = next(module for name, module in sys.modules.items() if name.endswith("livetalk.nodes.keeper")).KEEPER
+        in_use = threading.Event()
+
+        def use():
+            recipe = types.SimpleNamespace(name="probe", gpus=1)
+            backend = types.SimpleNamespace(worker_pids=(), close=lambda: None)
+            with keeper.using(recipe, lambda: backend, lambda: None):
+                in_use.set()
+                cls.let_go.wait()
+
+        threading.Thread(target=use, daemon=True).start()
+        in_use.wait()
+        return io.NodeOutput()
+
+
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeImage, ProbeAudio, ProbeLatent, ProbeFeatures]
+        return [ProbeImage, ProbeAudio, ProbeLatent, ProbeFeatures, ProbeHoldModel]
 
 
 async def comfy_entrypoint():
