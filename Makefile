@@ -62,8 +62,11 @@ $(VENV)/.comfy: $(VENV)/.ready
 	$(PIP) -e '.[comfy]'
 	touch $@
 
+# COMFYUI=0.3.52 installs one older than any that the pack supports, for the tests:
+#   export LIVETALK_COMFYUI=.comfyui-0.3.52; make comfy-setup COMFYUI=0.3.52; .venv/bin/python -m pytest -m comfy
+COMFYUI ?= 0.3.75
 comfy-setup: $(VENV)/.comfy
-	$(COMFY) install --torch "$(TORCH)"
+	$(COMFY) install --torch "$(TORCH)" --comfyui $(COMFYUI)
 
 # For the tests in a browser; Chromium itself comes from the system (apt-get install chromium).
 page-setup: comfy-setup
@@ -118,5 +121,5 @@ bench: setup
 	$(BIN)/livetalk bench
 
 clean:
-	rm -rf $(VENV) .comfyui demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .comfyui* demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find livetalk_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -9,10 +9,10 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 import folder_paths
-from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from comfy_api.latest import ComfyExtension, InputImpl, io
 from PIL import Image
 
-__all__ = ["CATEGORY", "AudioType", "ComfyExtension", "HostNode", "InputImpl", "ModelType", "StreamType", "io", "ui"]
+__all__ = ["CATEGORY", "AudioType", "ComfyExtension", "HostNode", "InputImpl", "ModelType", "StreamType", "io"]
 
 logger = logging.getLogger("livetalk")
 

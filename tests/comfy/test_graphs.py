@@ -154,12 +154,13 @@ def test_several_ranks(run: Runner) -> None:
     assert report["world_size"] == 2 and len(set(report["worker_pids"])) == 2 and report["frames"] == 25
 
 
-def test_latents_are_decoded_as_the_host_does(server: Any, run: Runner) -> None:
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_latents_are_decoded_as_the_host_does(server: Any, run: Runner, gpus: int) -> None:
     latent = {"batch": 1, "channels": 16, "length": 6, "height": 8, "width": 12}
     prompt = workflow("parallel_vae_decode")
-    kept = {name: prompt[name] for name in ("8", "9")}
+    kept = {name: prompt[name] for name in ("8", "9", "10")}
     graph = {
-        **changed(changed(kept, "9", samples=["latent", 0], keep_frames=21), "8", precision="fp32"),
+        **changed(changed(kept, "9", samples=["latent", 0], keep_frames=21), "8", precision="fp32", gpus=gpus),
         "latent": {"class_type": "ProbeLatent", "inputs": latent},
         "vae": {"class_type": "VAELoader", "inputs": {"vae_name": RANDOM_VAE}},
         "host": {"class_type": "VAEDecode", "inputs": {"samples": ["latent", 0], "vae": ["vae", 0]}},
@@ -167,6 +168,8 @@ def test_latents_are_decoded_as_the_host_does(server: Any, run: Runner) -> None:
         "ours": {"class_type": "SaveImage", "inputs": {"images": ["9", 1], "filename_prefix": "ours"}},
     }
     outcome = run(graph)
+    if outcome.error.get("node_type") == "VAELoader":
+        pytest.skip(f"this ComfyUI cannot load a small VAE: {outcome.error['exception_message']}")
     assert outcome.status == "success", outcome.error
     from PIL import Image
 
@@ -183,3 +186,4 @@ def test_latents_are_decoded_as_the_host_does(server: Any, run: Runner) -> None:
     assert difference.min() >= -1 and difference.max() <= 1
     video = server.base / "temp" / "livetalk" / outcome.outputs["9"]["livetalk_video"][0]["filename"]
     assert sum(1 for _ in read_video(video)) == 21
+    assert probe_video(saved_file(server, outcome, "10")).frames == 21

