@@ -17,7 +17,7 @@ from .options import Json
 from .parsing import model_name
 
 _LEGEND = (
-    "[dim]First→last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
+    "[dim]First to last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
     "Borders: change there over change inside chunks. Colour: 3 is visible. Likeness: 1 is the same.[/]"
 )
 _MODEL, _TEACHER, _STREAMS = "A model", "A model against its teacher", "A model over minutes"
