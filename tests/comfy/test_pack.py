@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from comfy_graphs import ROOT, WORKFLOWS, avatar
+from conftest import Runner
 
 from tools.comfy_host.texts import NODE_IDS, node_shapes, node_texts
 
@@ -117,6 +118,14 @@ def test_without_the_engine_the_nodes_are_there_and_say_what_to_install(pack_wit
         assert outcome.status == "error"
         python = host_folder() / "venv" / "bin" / "python"
         assert f"{python} -m pip install livetalk" in outcome.error["exception_message"]
+
+
+def test_a_clone_runs_its_own_engine(server: Any, run: Runner) -> None:
+    import psutil
+
+    assert run(avatar()).status == "success"
+    rank = psutil.Process(server.get("/livetalk/status")["stream_model"]["processes"][0])
+    assert rank.environ()["PYTHONPATH"] == str(ROOT) and "livetalk_core.daemon.worker" in rank.cmdline()
 
 
 def test_with_an_installed_wheel(pack_without_engine: Path, tmp_path: Path) -> None:

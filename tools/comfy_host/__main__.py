@@ -60,6 +60,7 @@ def demonstrate(folder: Path, torch: Sequence[str]) -> int:
 def serve(port: int, base: Path) -> int:
     """Run the host with the pack until somebody stops it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print("Starting ComfyUI; it answers after about ten seconds.", flush=True)
     with ComfyServer((ROOT,), port=port, base=base) as server, contextlib.suppress(KeyboardInterrupt):
         print(f"ComfyUI with LiveTalk: {server.url}")
         print("Workflow > Browse Templates > livetalk > talking_avatar, then Run. Ctrl-C ends it.", flush=True)
