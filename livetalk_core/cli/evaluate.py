@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -15,6 +16,9 @@ from .console import guarded, print_json, stderr, stdout
 from .groups import grouped
 from .options import Json
 from .parsing import model_name
+
+if TYPE_CHECKING:
+    from ..lip_sync.syncnet import SyncScore
 
 _LEGEND = (
     "[dim]First to last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
@@ -70,6 +74,9 @@ def evaluate(
         Path | None, typer.Option(help="Picture that the videos were made from.", show_default="first frame")
     ] = None,
     slice_frames: Annotated[int, typer.Option(help="New frames per chunk, to know where borders are.")] = 28,
+    syncnet: Annotated[
+        Path | None, typer.Option(help="SyncNet's weights (.safetensors), for its score.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for JSON, tables and pictures.", show_default="of a model: evaluation"),
@@ -80,7 +87,7 @@ def evaluate(
     models = [target for target in targets if target == "embedded" or Path(target).is_dir()]
     _require_one_kind(targets, models, teacher.teacher, streams.streams)
     if not models:
-        _videos([Path(target) for target in targets], reference, slice_frames, out, as_json)
+        _videos([Path(target) for target in targets], reference, slice_frames, syncnet, out, as_json)
         return
     folder = out or Path("evaluation")
     _show(_evaluate_model(model_name(models[0]), folder, clips, teacher, streams, stderr().print), folder, as_json)
@@ -122,16 +129,22 @@ def _require_one_kind(targets: list[str], models: list[str], teacher: str | None
         raise ConfigError("--teacher and --streams were both given.", "Ask for one at a time.")
 
 
-def _videos(paths: list[Path], reference: Path | None, slice_frames: int, out: Path | None, as_json: bool) -> None:
+def _videos(
+    paths: list[Path], reference: Path | None, slice_frames: int, syncnet: Path | None, out: Path | None, as_json: bool
+) -> None:
     if slice_frames < 3:
         raise ConfigError(f"--slice-frames is {slice_frames}.", "Give 3 or more.")
     from ..training.evaluate.video import measure_video
-    from ..training.evaluate.video_report import TABLE_HEAD, plot_videos, table_rows, to_json
+    from ..training.evaluate.video_report import SYNC_HEAD, TABLE_HEAD, plot_videos, table_rows, to_json
 
     picture = None if reference is None else _picture(reference)
     names = [path.name for path in paths]
     shown = [str(path) if names.count(path.name) > 1 else path.name for path in paths]
-    measures = [measure_video(path, slice_frames, picture, name) for path, name in zip(paths, shown, strict=True)]
+    sync = _syncnet(syncnet)
+    measures = [
+        replace(measure_video(path, slice_frames, picture, name), sync=sync(path))
+        for path, name in zip(paths, shown, strict=True)
+    ]
     result: dict[str, Any] = {"videos": [to_json(each) for each in measures]}
     if out is not None:
         from ..media import make_folder, write_atomic
@@ -144,7 +157,7 @@ def _videos(paths: list[Path], reference: Path | None, slice_frames: int, out: P
         return
     from rich.table import Table
 
-    table = Table(*TABLE_HEAD, box=None, pad_edge=False)
+    table = Table(*TABLE_HEAD, *([SYNC_HEAD] if syncnet else []), box=None, pad_edge=False)
     for row in table_rows(measures):
         table.add_row(*row)
     console = stdout()
@@ -152,6 +165,16 @@ def _videos(paths: list[Path], reference: Path | None, slice_frames: int, out: P
     console.print(_LEGEND)
     if out is not None:
         console.print(f"{out / 'videos.png'}")
+
+
+def _syncnet(weights: Path | None) -> Callable[[Path], SyncScore | None]:
+    """What scores a video; nothing without weights."""
+    if weights is None:
+        return lambda path: None
+    from ..lip_sync.syncnet import load_syncnet
+    from ..training.evaluate.video_sync import video_sync
+
+    return partial(video_sync, network=load_syncnet(weights))
 
 
 def _picture(path: Path) -> Any:

@@ -87,7 +87,7 @@ class VideoSource:
 
     def _cut(self, group: str, path: Path, samples: NDArray[np.float32]) -> Iterator[RawClip | Skipped]:
         length = clip_frames(self.options.chunks, self.geometry)
-        prompt, face = _prompt(path), _face(path)
+        prompt, face = _prompt(path), read_face_box(path)
         frames = iter_frames(path, self.geometry.fps, self._sizes)
         rng = np.random.default_rng([self.options.seed, *group.encode()])
         before: list[Frames] = []
@@ -166,7 +166,12 @@ def _prompt(path: Path) -> str:
     return text.read_text(encoding="utf-8").strip() if text.is_file() else ""
 
 
-def _face(path: Path) -> Box | None:
+def read_face_box(path: Path) -> Box | None:
+    """The face box beside a video (`VideoSource`), or None.
+
+    Raises:
+        TrainingError: it is none.
+    """
     file = path.with_suffix(".face.json")
     if not file.is_file():
         return None

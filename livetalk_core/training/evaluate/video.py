@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...errors import AudioError, LiveTalkError
 from ...lip_sync import lag_correlation, mouth_opening
+from ...lip_sync.syncnet import SyncScore
 from ...media import loudness_envelope, open_sound, probe_video, read_video
 from ...retrospective import Appearance, appearance, measure_drift
 
@@ -46,6 +47,7 @@ class VideoMeasures:
         opening: Of the mouth, per frame; drawn faces only.
         lips: Correlation of the mouth's opening with the sound's loudness at the best lag; None without sound.
         lag: That lag in frames; positive: the mouth comes late.
+        sync: SyncNet's score, where its weights were given.
     """
 
     name: str
@@ -59,6 +61,7 @@ class VideoMeasures:
     opening: NDArray[np.float32]
     lips: float | None = None
     lag: int | None = None
+    sync: SyncScore | None = None
 
     @property
     def seconds(self) -> Curve:
@@ -128,7 +131,7 @@ def measure_video(path: Path, slice_frames: int, reference: Frames | None = None
     """
     meter = VideoMeter(slice_frames, reference)
     block: list[Frames] = []
-    for frame in _at_rate(read_video(path), probe_video(path).fps):
+    for frame in at_rate(read_video(path), probe_video(path).fps):
         block.append(frame)
         if len(block) == slice_frames:
             meter.add(np.stack(block))
@@ -138,7 +141,7 @@ def measure_video(path: Path, slice_frames: int, reference: Frames | None = None
         meter.add(np.stack(block))
     if meter._last is None:
         raise LiveTalkError(f"{path} holds no frames.", "Give a video.", file=str(path))
-    return meter.finish(name or path.name, _sound(path))
+    return meter.finish(name or path.name, video_sound(path))
 
 
 def flicker(frames: Frames) -> float:
@@ -166,7 +169,7 @@ def _change(before: Frames, after: Frames) -> float:
     return float(np.abs(after.astype(np.int16) - before).mean())
 
 
-def _at_rate(frames: Iterable[Frames], fps: Fraction) -> Iterable[Frames]:
+def at_rate(frames: Iterable[Frames], fps: Fraction) -> Iterable[Frames]:
     """The frames at 25 per second: nearest earlier one."""
     shown = 0
     for number, frame in enumerate(frames):
@@ -175,7 +178,8 @@ def _at_rate(frames: Iterable[Frames], fps: Fraction) -> Iterable[Frames]:
             shown += 1
 
 
-def _sound(path: Path) -> NDArray[np.float32] | None:
+def video_sound(path: Path) -> NDArray[np.float32] | None:
+    """The sound of a video [S] at 16 kHz; None where it has none."""
     try:
         blocks = list(open_sound(path, _SAMPLE_RATE))
     except AudioError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def to_json(measures: VideoMeasures) -> dict[str, Any]:
         "frames": measures.frames,
         "lips": measures.lips,
         "lag": measures.lag,
+        "syncnet": None if measures.sync is None else asdict(measures.sync),
         "border_jump": measures.border_jump,
         "ends": {name: list(values) for name, values in measures.ends().items()},
         "seconds": [round(float(s), 3) for s in measures.seconds],
@@ -33,17 +35,21 @@ def to_json(measures: VideoMeasures) -> dict[str, Any]:
 
 
 def table_rows(measures: Sequence[VideoMeasures]) -> list[list[str]]:
-    """One row per video: length, lips, border jump, then first -> last chunks of each curve."""
+    """One row per video: length, lips, border jump, then first -> last chunks of each curve, SyncNet where known."""
     rows = []
     for each in measures:
         ends = each.ends()
         lips = "no sound" if each.lips is None else f"{each.lips:.2f} ({each.lag:+d})"
         curves = [f"{first:.2f}→{last:.2f}" for first, last in (ends[name] for name in TABLE_CURVES)]
-        rows.append([each.name, f"{each.frames / 25:.1f} s", lips, f"{each.border_jump:.2f}", *curves])
+        row = [each.name, f"{each.frames / 25:.1f} s", lips, f"{each.border_jump:.2f}", *curves]
+        if each.sync is not None:
+            row.append(f"{each.sync.confidence:.2f} / {each.sync.distance:.2f} ({each.sync.lag:+d})")
+        rows.append(row)
     return rows
 
 
 TABLE_CURVES = ("color", "identity", "sharpness", "flicker")
+SYNC_HEAD = "SyncNet C / D (lag)"
 TABLE_HEAD = ("video", "length", "lips", "borders", "colour", "likeness", "sharpness", "flicker")
 
 
