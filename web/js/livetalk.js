@@ -33,17 +33,9 @@ function listen() {
   api.addEventListener("execution_error", ({ detail }) => playerOf(detail.node_id)?.halt("failed"));
 }
 
-function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("./player.css", import.meta.url).href;
-  document.head.append(link);
-}
-
 app.registerExtension({
   name: "livetalk.live",
   async init() {
-    addStyle();
     await loadTexts();
     listen();
   },

@@ -16,6 +16,10 @@ function element(kind, name, parent) {
 export class Player {
   constructor() {
     this.root = element("div", "player");
+    // Within the node: what stands in the head of the page belongs to all packs.
+    const style = element("link", "style", this.root);
+    style.rel = "stylesheet";
+    style.href = new URL("./player.css", import.meta.url).href;
     this.stage = element("div", "stage", this.root);
     this.video = element("video", "video", this.stage);
     this.hint = element("div", "hint", this.stage);
