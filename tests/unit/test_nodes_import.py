@@ -17,8 +17,8 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 pytestmark = pytest.mark.unit
-OPTIONAL = {"xfuser"}
-"""Used where it is there; it brings much that a ComfyUI may not want."""
+OPTIONAL = {"xfuser", "comfyui-frontend-package"}
+"""Used where it is there, and brings much that a ComfyUI may not want; the page that ComfyUI itself brings."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
