@@ -93,6 +93,7 @@ lint: $(VENV)/.lint
 
 # The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md).
 RUNS ?= runs
+ABLATION ?= $(RUNS)/ablation
 TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training.embedded
 ONE := $(BIN)/python -m livetalk_core.training.embedded
 embedded-model: setup
@@ -110,12 +111,16 @@ embedded-model: setup
 # The self-correction ablation at toy scale (docs/training.md says how long): interrupted, the same command goes on.
 distill-ablation: setup
 	$(PIP) -e '.[train]'
-	$(BIN)/livetalk train prepare --drawn 64 --out $(RUNS)/distill/data
-	test -d $(RUNS)/distill/teacher || { $(BIN)/livetalk train stage1 --recipe toy --data $(RUNS)/distill/data \
-	  --out $(RUNS)/distill/stage1 $$(test -d $(RUNS)/distill/stage1/checkpoints && echo --resume) \
-	  && $(BIN)/livetalk train export $(RUNS)/distill/stage1 --out $(RUNS)/distill/teacher; }
-	$(BIN)/livetalk train ablation --data $(RUNS)/distill/data --teacher $(RUNS)/distill/teacher \
-	  --model $(RUNS)/distill/teacher --out $(RUNS)/distill/ablation
+	$(BIN)/livetalk train prepare --drawn 512 --size 64x64 --out $(ABLATION)/data
+	test -d $(ABLATION)/model || { $(BIN)/livetalk train stage1 --recipe toy-64 --data $(ABLATION)/data \
+	  --out $(ABLATION)/stage1 $$(test -d $(ABLATION)/stage1/checkpoints && echo --resume) \
+	  && $(BIN)/livetalk train export $(ABLATION)/stage1 --out $(ABLATION)/model; }
+	test -d $(ABLATION)/teacher || { $(BIN)/livetalk train stage1 --recipe toy-64-teacher --data $(ABLATION)/data \
+	  --model $(ABLATION)/model --out $(ABLATION)/teacher-run \
+	  $$(test -d $(ABLATION)/teacher-run/checkpoints && echo --resume) \
+	  && $(BIN)/livetalk train export $(ABLATION)/teacher-run --model $(ABLATION)/model --out $(ABLATION)/teacher; }
+	$(BIN)/livetalk train ablation --recipe toy-64 --data $(ABLATION)/data --model $(ABLATION)/model \
+	  --teacher $(ABLATION)/teacher --out $(ABLATION)/arms
 
 bench: setup
 	$(BIN)/livetalk bench

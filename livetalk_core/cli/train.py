@@ -132,6 +132,7 @@ def export(
 def ablation(
     data: _Data, out: _Out, model: Model = "embedded",
     teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
+    recipe: _Recipe = "toy-64",
     arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. Repeatable.")] = None,
     seeds: Annotated[int, typer.Option(help="Training runs per arm.")] = 2,
     chunks: Annotated[int, typer.Option(help="Length of the rollouts.")] = 300,
@@ -146,8 +147,8 @@ def ablation(
         if arm not in ARMS:
             raise ConfigError(f"There is no arm {arm!r}.", f"Known: {', '.join(ARMS)}.")
     request = AblationRequest(
-        data, out, _path(model), None if teacher is None else _path(teacher), tuple(arms or ARMS),
-        tuple(range(seeds)), chunks, tuple(changes or ()),
+        data, out, _path(model), None if teacher is None else _path(teacher), recipe,
+        tuple(arms or ARMS), tuple(range(seeds)), chunks, tuple(changes or ()),
     )  # fmt: skip
     with join_ranks(device) as ranks:
         run_ablation(request, ranks, stderr().print)

@@ -1,35 +1,36 @@
 """The self-correction ablation: train every arm, let it speak 300 chunks, compare how it holds out.
 
 One call does all of it and can be interrupted at any time: arms that are finished are read, the one that was cut short
-goes on from its last checkpoint.
+goes on from its last checkpoint. What is known so far is reported after every rollout.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import StreamConfig
 from ..engine import Engine, generate
 from ..loading import load_model
-from ..media import make_folder, panels_plot, write_atomic
+from ..media import AtomicFile, make_folder, write_atomic
 from ..models.bundle import ModelBundle
+from .ablation_report import SHOWN, Result, lip_ends, write_report
 from .evaluate.cases import EvaluationCase, long_case
-from .evaluate.video import VideoMeasures, VideoMeter
-from .evaluate.video_report import PANELS, to_json
-from .recipes import change_recipe, find_recipe
-from .recipes.ablation import ARMS
+from .evaluate.video import VideoMeter
+from .evaluate.video_report import to_json
+from .recipes import Stage2Config, TrainingRecipe, change_recipe, find_recipe
+from .recipes.ablation import ARMS, CLAIMS, FIRST, TEACHER
 from .start import CHECKPOINTS, RunRequest, export_run, run_training
 from .trainer.ranks import Ranks
 
-TEACHER = "teacher, not distilled"
-_TITLE = "Drift over {chunks} chunks"
+MEASURED, FRAMES = "rollout.json", "rollout.png"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class AblationRequest:
         out: Folder of all arms and of the result.
         model: First weights of the students; None: the embedded model.
         teacher: Model folder of the teacher; None: `model`.
+        recipe: Name of the stage 2 recipe that the arms change; its size and colour match are those of the rollouts.
         arms: Names in `recipes.ablation.ARMS`.
         seeds: One training run each.
         chunks: Length of the rollouts.
@@ -51,104 +53,101 @@ class AblationRequest:
     out: Path
     model: Path | None = None
     teacher: Path | None = None
+    recipe: str = "toy-64"
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: tuple[int, ...] = (0, 1)
     chunks: int = 300
     changes: tuple[str, ...] = ()
 
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Arm and seed of every run in order: what is not trained, the paper's arms seed by seed, then the claims'."""
+        yield FIRST, 0
+        if self.teacher is not None:
+            yield TEACHER, 0
+        for wanted in (False, True):
+            for seed in self.seeds:
+                yield from ((arm, seed) for arm in self.arms if (arm in CLAIMS) == wanted)
 
-def run_ablation(
-    request: AblationRequest, ranks: Ranks, tell: Callable[[str], None] | None = None
-) -> dict[str, Any]:
-    """Train, roll out and measure all arms; writes ablation.json, ablation.md and ablation.png.
 
-    Returns:
-        What ablation.json holds: arm -> seed -> measures.
+def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], None] | None = None) -> Result:
+    """Train, roll out and measure all arms; see `write_report` for the files.
 
     Raises:
         TrainingError, CheckpointError, OutputError, MissingDependencyError: see `run_training` and `long_case`.
     """
     say = tell or (lambda text: None)
-    result: dict[str, Any] = {}
+    base = change_recipe(find_recipe("stage2", request.recipe), request.changes)
+    result: Result = {}
     case: EvaluationCase | None = None
-    runs = [(TEACHER, 0), *((arm, seed) for arm in request.arms for seed in request.seeds)]
-    for arm, seed in runs:
+    for arm, seed in request.runs():
         folder = request.out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
-        measured = folder / "rollout.json"
-        if not measured.is_file():
-            say(f"{arm}, seed {seed}: training")
-            model = request.teacher or request.model if arm == TEACHER else _trained(request, arm, seed, folder, ranks)
+        if not (folder / MEASURED).is_file():
+            model = _model(request, arm, seed, folder, ranks, say)
             say(f"{arm}, seed {seed}: {request.chunks} chunks")
             bundle = load_model(model)
-            case = case or _case(bundle, request.chunks)
-            make_folder(folder)
-            write_atomic(measured, json.dumps(to_json(roll_out(bundle, case, request.chunks, arm))))
-        result.setdefault(arm, {})[str(seed)] = json.loads(measured.read_text())
-    write_atomic(request.out / "ablation.json", json.dumps(result))
-    write_atomic(request.out / "ablation.md", ablation_table(result))
-    _plot(result, request)
+            config = rollout_config(bundle, base)
+            case = case or long_case(request.chunks * config.geometry.slice_frames / config.geometry.fps, config.width)
+            roll_out(bundle, config, case, request.chunks, folder, arm)
+        result.setdefault(arm, {})[str(seed)] = json.loads((folder / MEASURED).read_text())
+        strips = {name: request.out / f"{name.replace(' ', '_').replace(',', '')}-0" / FRAMES for name in result}
+        write_report(result, strips, request.out, request.chunks)
     return result
 
 
-def roll_out(bundle: ModelBundle, case: EvaluationCase, chunks: int, name: str) -> VideoMeasures:
-    """Let a model speak so many chunks with the engine, and measure them as they come."""
+def rollout_config(bundle: ModelBundle, recipe: TrainingRecipe) -> StreamConfig:
+    """A stream as the students of a recipe roll out in training: nothing else keeps the pictures as they are."""
     defaults = bundle.defaults
-    config = StreamConfig(
-        width=defaults.width, height=defaults.height, geometry=defaults.geometry, sampler=defaults.sampler,
-        correction=defaults.correction, audio=defaults.audio,
+    assert isinstance(recipe.method, Stage2Config)
+    rollout = recipe.method.rollout
+    correction = msgspec.structs.replace(
+        defaults.correction, color_strength=rollout.color_strength, lookback=0, border_fade=0
+    )
+    return StreamConfig(
+        width=recipe.size[0], height=recipe.size[1], geometry=defaults.geometry, sampler=rollout.sampler,
+        correction=correction, audio=defaults.audio,
     )  # fmt: skip
-    slice_frames = defaults.geometry.slice_frames
-    meter = VideoMeter(slice_frames, case.reference)
-    samples = case.speech.samples[: chunks * defaults.geometry.slice_samples]
-    for chunk in generate(Engine(bundle), config, Image.fromarray(case.reference), [samples]):
+
+
+def roll_out(
+    bundle: ModelBundle, config: StreamConfig, case: EvaluationCase, chunks: int, folder: Path, name: str
+) -> None:
+    """Let a model speak so many chunks with the engine, measure them as they come, keep a few frames.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    geometry = config.geometry
+    meter = VideoMeter(geometry.slice_frames, case.reference)
+    samples = case.speech.samples[: chunks * geometry.slice_samples]
+    shown = {round(share * (chunks - 1)) for share in SHOWN}
+    kept: list[NDArray[np.uint8]] = [case.reference]
+    stream = generate(Engine(bundle), config, Image.fromarray(case.reference), [samples])
+    for number, chunk in enumerate(stream):
         meter.add(chunk.frames)
-    return meter.finish(name, samples)
+        if number in shown:
+            first = number * geometry.slice_frames
+            kept.append(chunk.frames[int(case.opening[first : first + len(chunk.frames)].argmax())])
+    measures = meter.finish(name, samples)
+    make_folder(folder)
+    with AtomicFile(folder / FRAMES) as file:
+        Image.fromarray(np.concatenate(kept, axis=1)).save(file.temporary, format="PNG")
+    found = to_json(measures)
+    found["ends"]["lips"] = lip_ends(measures.opening, case.opening, geometry.slice_frames)
+    write_atomic(folder / MEASURED, json.dumps(found))
 
 
-def ablation_table(result: dict[str, Any]) -> str:
-    """First and last chunks of every curve, mean over seeds, as Markdown."""
-    lines = [f"| arm | seeds | {' | '.join(PANELS)} | border jump | lips |", "|" + "---|" * (len(PANELS) + 4)]
-    for arm, seeds in result.items():
-        cells = []
-        for name in PANELS:
-            first, last = np.mean([each["ends"][name] for each in seeds.values()], axis=0)
-            cells.append(f"{first:.2f} → {last:.2f}")
-        jump = _mean([each["border_jump"] for each in seeds.values()])
-        lips = _mean([each["lips"] for each in seeds.values()])
-        lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} | {jump:.2f} | {lips:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _trained(request: AblationRequest, arm: str, seed: int, folder: Path, ranks: Ranks) -> Path:
+def _model(
+    request: AblationRequest, arm: str, seed: int, folder: Path, ranks: Ranks, say: Callable[[str], None]
+) -> Path | None:
     """Model folder of an arm, trained as far as it is not yet."""
+    if arm not in ARMS:
+        return request.teacher if arm == TEACHER else request.model
     model = folder / "model"
     if not model.is_dir():
+        say(f"{arm}, seed {seed}: training")
         changes = [*request.changes, *ARMS[arm], f"run.seed={seed}"]
-        recipe = change_recipe(find_recipe("stage2", "toy"), changes)
+        recipe = change_recipe(find_recipe("stage2", request.recipe), changes)
         resume = any((folder / CHECKPOINTS).glob("*/checkpoint.json"))
-        run = RunRequest(recipe, request.model, request.data, folder, resume, request.teacher)
-        run_training(run, ranks)
+        run_training(RunRequest(recipe, request.model, request.data, folder, resume, request.teacher), ranks)
         export_run(folder, request.model, model)
     return model
-
-
-def _case(bundle: ModelBundle, chunks: int) -> EvaluationCase:
-    geometry = bundle.defaults.geometry
-    return long_case(chunks * geometry.slice_frames / geometry.fps, bundle.defaults.width)
-
-
-def _plot(result: dict[str, Any], request: AblationRequest) -> None:
-    panels = {
-        label: {
-            arm: (next(iter(seeds.values()))["seconds"], np.mean([each["curves"][name] for each in seeds.values()], 0))
-            for arm, seeds in result.items()
-        }
-        for name, label in PANELS.items()
-    }
-    note = f"one held-out person and all held-out voices; mean of {len(request.seeds)} training run(s) per arm"
-    panels_plot(panels, request.out / "ablation.png", _TITLE.format(chunks=request.chunks), note)
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else float("nan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ class RunRequest:
         data: Folder of prepared data.
         out: Folder of the run.
         resume: Continue what the folder holds.
-        teacher: Model folder of the teacher (and of the fake score's first weights) where it is not `model`.
+        teacher: Model folder of the teacher where it is not `model`.
     """
 
     recipe: TrainingRecipe
@@ -101,7 +102,7 @@ def _method(
     """The method, how its network rolls out in sample videos, and that network."""
     config, geometry = recipe.method, data.geometry
     if isinstance(config, Stage2Config):
-        student, fake_score, judge = Denoiser(parts.transformer()), *(Denoiser(teacher.transformer()) for _ in range(2))
+        student, fake_score, judge = (Denoiser(each.transformer()) for each in (parts, parts, teacher))
         method = Stage2(
             student, fake_score, judge, vae, geometry, config, recipe.run.seed,
             weights=lambda: _weights(parts), teacher_weights=lambda: _weights(teacher),
@@ -109,12 +110,19 @@ def _method(
         return method, method.rollout, student
     denoiser = Denoiser(parts.transformer())
     preview = RolloutConfig(sampler=SamplerConfig(steps=_PREVIEW_STEPS, shift=config.shift))
-    stage1 = Stage1(denoiser, config, geometry.motion_latents, lambda: _weights(parts))
+    weights = partial(_fresh_weights, parts, recipe.run.seed) if config.fresh else partial(_weights, parts)
+    stage1 = Stage1(denoiser, config, geometry.motion_latents, weights)
     return stage1, Rollout(vae, geometry, preview), denoiser
 
 
 def _weights(parts: ModelParts) -> Iterator[tuple[str, Tensor]]:
     return ((PREFIX + name, tensor) for name, tensor in parts.plan.tensors(torch.device("cpu")))
+
+
+def _fresh_weights(parts: ModelParts, seed: int) -> Iterator[tuple[str, Tensor]]:
+    transformer = parts.transformer().to_empty(device="cpu")
+    transformer.init_weights(seed)
+    return ((PREFIX + name, parameter.detach()) for name, parameter in transformer.named_parameters())
 
 
 def export_run(run: Path, model: Path | None, folder: Path) -> str:

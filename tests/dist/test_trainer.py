@@ -64,6 +64,29 @@ def test_resumed_run_is_the_uninterrupted_one(stage: str, request_for: Any, rank
     assert (straight / "curves.png").stat().st_size > 1000
 
 
+def test_fake_score_begins_as_the_student_and_not_as_the_teacher(request_for: Any, ranks: Ranks) -> None:
+    """It stands for what the student makes, from the first update on."""
+    before = request_for(recipe("stage1", iterations=1), "other")
+    run_training(before, ranks)
+    export_run(before.out, before.model, before.out / "model")
+    trainer = build_trainer(replace(request_for(recipe("stage2")), teacher=before.out / "model"), ranks)
+    networks = trainer.method.networks
+    every = [networks.trained["student"], networks.trained["fake_score"], networks.frozen["teacher"]]
+    student, fake, teacher = ({n: whole(p) for n, p in each.network.named_parameters()} for each in every)
+    assert all(torch.equal(student[name], fake[name]) for name in student)
+    assert not all(torch.equal(student[name], teacher[name]) for name in student)
+
+
+def test_fresh_weights_are_a_function_of_the_seed_alone(request_for: Any, ranks: Ranks) -> None:
+    first, again, other = (
+        weights(build_trainer(request_for(recipe("stage1", method__fresh=True, seed=seed)), ranks)) for seed in (3, 3, 4)
+    )
+    given = weights(build_trainer(request_for(recipe("stage1", seed=3)), ranks))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[n], other[n]) or torch.equal(first[n], given[n]) for n in first if n.endswith("self_attn.q.weight"))
+    assert any(name.endswith("self_attn.q.weight") for name in first)
+
+
 def test_micro_batches_are_one_batch(request_for: Any, ranks: Ranks) -> None:
     whole_batch = build_trainer(request_for(recipe("stage1", batch=4)), ranks)
     parts = build_trainer(request_for(recipe("stage1", batch=4, accumulate=2)), ranks)

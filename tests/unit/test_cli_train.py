@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from livetalk_core.cli import app
 from livetalk_core.loading import open_parts
 from livetalk_core.training.memory import memory_plan, published_transformer
-from livetalk_core.training.recipes import change_recipe, find_recipe
+from livetalk_core.training.recipes import RECIPES, change_recipe, find_recipe
 
 pytestmark = pytest.mark.unit
 
@@ -27,11 +27,17 @@ SMALL = ("--set", "run.iterations=2", "--set", "run.batch=2", "--set", "run.save
 def test_recipes_are_listed_and_shown() -> None:
     listed = run("recipes")
     assert listed.exit_code == 0
-    assert listed.output.count("paper-14b") == listed.output.count("toy") == 2
+    names = [line.split()[1] for line in listed.output.splitlines() if line.startswith("stage")]
+    assert names.count("paper-14b") == names.count("toy") == names.count("toy-64") == 2
     shown = json.loads(run("recipes", "paper-14b").output)
     assert shown["stage2"]["method"]["max_chunks"] == 5
     assert shown["stage1"]["method"]["optimizer"]["learning_rate"] == 2e-6
     assert run("recipes", "other").exit_code == 2
+
+
+def test_names_of_recipes_are_those_they_are_found_by() -> None:
+    for stage, known in RECIPES.items():
+        assert all(find_recipe(stage, name).name == name for name in known)
 
 
 def test_plan_of_the_paper_fits_eight_cards_of_80_gb() -> None:

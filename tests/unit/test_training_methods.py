@@ -154,7 +154,7 @@ def test_last_step_of_a_rollout_is_the_whole_sampler(bundle: ModelBundle, data: 
 def test_teacher_forced_rollout_continues_the_true_video(bundle: ModelBundle, data: PreparedSet) -> None:
     student = Watched(denoiser(bundle))
     batch = draw(data, chunks=3)
-    rollout = Rollout(bundle.vae, GEOMETRY, RolloutConfig(sampler=SAMPLER, motion="true"))
+    rollout = Rollout(bundle.vae, GEOMETRY, RolloutConfig(sampler=SAMPLER, motion="clip"))
     last = rollout.last_chunk(student, batch, 3, 0)
     assert student.calls == 1
     assert torch.equal(last.motion[:, :, :2], batch.latents[:, 2, :, :2])
@@ -389,6 +389,24 @@ def test_stage1_gives_motion_latents_clean_and_noises_the_rest(data: PreparedSet
     assert not torch.isclose(latents[~known], clean[~known]).any(dim=0).all()
     assert set(method._known(batch.draws, clean)[:, 0, :, 0, 0].sum(1).tolist()) == {1, 2}
     assert ((level > 0) & (level <= 1000)).all()
+
+
+def test_disturbed_motion_changes_what_is_given_and_not_what_is_asked(data: PreparedSet) -> None:
+    batch = draw(data, clips=16)
+    clean, disturbed = Watched(Silent()), Watched(Silent())
+    expected, _ = stage1(clean).step(batch, 0)
+    method = stage1(disturbed, motion_noise=1.0)
+    found, _ = method.step(batch, 0)
+    assert torch.equal(found[NETWORK], expected[NETWORK])
+    new = ~method._known(batch.draws, batch.latents[:, 0])
+    change = disturbed.seen[0][0] - clean.seen[0][0]
+    assert (change * new == 0).all()
+    changed = change.flatten(1).abs().amax(1) > 0
+    assert 0 < int(changed.sum()) < 16
+    both = changed & (~new[:, 0, :2, 0, 0]).all(1)
+    first, second = change[both][:, :, 0].flatten(), change[both][:, :, 1].flatten()
+    # Half of the disturbance is common to the frames.
+    assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_stage1_drops_conditioning_as_guidance_needs_it(data: PreparedSet) -> None:

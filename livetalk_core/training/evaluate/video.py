@@ -28,7 +28,8 @@ Curve = NDArray[np.float64]
 
 FPS = 25
 _SAMPLE_RATE = 16_000
-_EDGE = 30
+EDGE_CHUNKS = 30
+"""The first and the last so many chunks of a video are compared."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class VideoMeasures:
 
     def ends(self) -> dict[str, tuple[float, float]]:
         """Means of each curve over the first and over the last chunks: 30, or a third of fewer than 90."""
-        count = max(1, min(_EDGE, len(self.color) // 3))
+        count = max(1, min(EDGE_CHUNKS, len(self.color) // 3))
         curves = {name: getattr(self, name) for name in ("color", "sharpness", "identity", "flicker", "jump")}
         return {name: (float(c[:count].mean()), float(c[-count:].mean())) for name, c in curves.items()}
 

@@ -60,7 +60,7 @@ class Rollout:
         """Roll out `chunks` chunks; gradient only in step `exit_step` of the last, and only if it is enabled."""
         last = chunks - 1
         with torch.no_grad():
-            known_latents = self._true_motion(batch, last) if self.config.motion == "true" else None
+            known_latents = self._true_motion(batch, last) if self.config.motion == "clip" else None
             if known_latents is None:
                 known_latents = self.first_motion(batch)
                 for chunk in range(last):

@@ -49,7 +49,7 @@ class Stage1:
         new = ~self._known(draws, clean)
         level = self._level(draws).to(clean.device)
         noise = draws.normal(Purpose.NOISE, tuple(clean.shape[1:])).to(clean.device)
-        noisy = torch.where(new, renoise(clean, noise, spread(level)), clean)
+        noisy = torch.where(new, renoise(clean, noise, spread(level)), self._motion(draws, clean))
         error = self.denoiser(noisy, level, self._given(batch)) - (noise - clean)
         parts = self._parts(error, new.float(), batch.face)
         loss = self._total(parts)
@@ -60,6 +60,19 @@ class Stage1:
         counts = 1 + torch.tensor(draws.integers(Purpose.MOTION_COUNT, self.motion_latents))
         known = torch.arange(clean.shape[2]) < counts[:, None]
         return known[:, None, :, None, None].to(clean.device)
+
+    def _motion(self, draws: Draws, clean: Tensor) -> Tensor:
+        """Latents whose motion frames the network is given: the true ones, or disturbed as drift disturbs them.
+
+        Half of a disturbance stays over the frames, as what decoding and encoding again adds does; half changes.
+        """
+        if not self.config.motion_noise:
+            return clean
+        share = draws.uniform(Purpose.MOTION_STRENGTH)
+        strength = spread((share - 0.5).clamp(min=0) * 2 * self.config.motion_noise).to(clean.device)
+        noise = draws.normal(Purpose.MOTION_NOISE, tuple(clean.shape[1:])).to(clean.device)
+        lasting = draws.normal(Purpose.MOTION_NOISE, (clean.shape[1], 1, *clean.shape[3:]), index=1).to(clean.device)
+        return clean + strength * (noise + lasting) / 2**0.5
 
     def _level(self, draws: Draws) -> Tensor:
         """s(U{1..1000}/1000) in 0..1000, [B]."""

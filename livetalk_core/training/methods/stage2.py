@@ -44,12 +44,13 @@ class Stage2:
     """`Method` of stage 2.
 
     Args:
-        student, fake_score, teacher: Three networks of one architecture, of the same first weights.
+        student, fake_score, teacher: Three networks; in the paper all have the same first weights.
         vae: Decodes and encodes between the chunks of a rollout.
         geometry: Chunks.
         config: Everything else.
         seed: Of the run; K and the exit step are functions of it and the iteration.
-        weights, teacher_weights: As in `Trained`, of the student, and of teacher and fake score.
+        weights, teacher_weights: As in `Trained`, of student and fake score, and of the teacher. The fake score stands
+            for what the student makes: with other first weights it would have to unlearn the teacher's first.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Stage2:
         self.rollout = Rollout(vae, geometry, config.rollout)
         trained = {
             STUDENT: Trained(student, config.student, config.ema_decay, weights),
-            FAKE_SCORE: Trained(fake_score, config.fake_score, 0.0, teacher_weights),
+            FAKE_SCORE: Trained(fake_score, config.fake_score, 0.0, weights),
         }
         self._networks = Networks(trained, {TEACHER: Frozen(teacher, teacher_weights)})
 

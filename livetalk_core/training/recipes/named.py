@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from ...errors import ConfigError
-from . import paper_14b, toy
+from . import paper_14b, toy, toy_64
 from .settings import TrainingRecipe
 
 Stage = Literal["stage1", "stage2"]
 
 RECIPES: Final[dict[Stage, dict[str, TrainingRecipe]]] = {
-    "stage1": {recipe.name: recipe for recipe in (paper_14b.STAGE1, toy.STAGE1)},
-    "stage2": {recipe.name: recipe for recipe in (paper_14b.STAGE2, toy.STAGE2)},
+    "stage1": {recipe.name: recipe for recipe in (paper_14b.STAGE1, toy.STAGE1, toy_64.STAGE1, toy_64.TEACHER)},
+    "stage2": {recipe.name: recipe for recipe in (paper_14b.STAGE2, toy.STAGE2, toy_64.STAGE2)},
 }
 
 

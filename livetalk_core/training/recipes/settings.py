@@ -83,6 +83,9 @@ class Stage1Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="
         flow_weight, face_weight, temporal_weight: Weights of the velocity's squared error, of its absolute error
             in the face region (where the data know it), and of the squared error of its change over time.
         ema_decay: Of the moving average that is exported.
+        motion_noise: Largest disturbance of the motion latents that half of the clips are given, in units of their
+            deviation; 0 keeps all clean. Who has seen disturbed ones finds back to the reference.
+        fresh: Begin with random weights, a function of the run's seed, in place of the model's.
     """
 
     optimizer: OptimizerConfig
@@ -93,13 +96,15 @@ class Stage1Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="
     face_weight: float = 0.0
     temporal_weight: float = 0.0
     ema_decay: float = 0.999
+    motion_noise: float = 0.0
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         _require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
         _require(self.drop_text >= 0 and self.drop_all >= 0 and self.drop_text + self.drop_all <= 1,
                  "drop_text + drop_all", self.drop_text + self.drop_all, "0 to 1")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 or more, below 1")
-        for name in ("flow_weight", "face_weight", "temporal_weight"):
+        for name in ("flow_weight", "face_weight", "temporal_weight", "motion_noise"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
@@ -114,7 +119,7 @@ class RolloutConfig(Settings, frozen=True, kw_only=True):
     """
 
     sampler: SamplerConfig = SamplerConfig()
-    motion: Literal["own", "true"] = "own"
+    motion: Literal["own", "clip"] = "own"
     first_motion: Literal["clip", "reference"] = "clip"
     color_strength: float = 1.0
 

@@ -29,6 +29,8 @@ class Purpose(IntEnum):
     MOTION_COUNT = 9
     DROP = 10
     ROLLOUT = 11
+    MOTION_STRENGTH = 12
+    MOTION_NOISE = 13
 
 
 class Draws:
