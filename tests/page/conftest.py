@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def host() -> Iterator[Any]:
-    """The host, with the pack linked into custom_nodes."""
+    """The host, with the pack linked into custom_nodes and the page in LIVETALK_FRONTEND, else its own."""
     from tools.comfy_host.server import ComfyServer
 
-    with ComfyServer() as running:
+    page = os.environ.get("LIVETALK_FRONTEND")
+    with ComfyServer(options=("--front-end-root", page) if page else ()) as running:
         yield running
 
 

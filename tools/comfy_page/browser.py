@@ -24,17 +24,21 @@ def chromium_path() -> str | None:
 
 
 @contextmanager
-def chromium(*options: str) -> Iterator[Any]:
-    """A browser; asyncio.run cannot be used on this thread while it is open.
-
-    Args:
-        options: More of its own options.
-    """
+def chromium() -> Iterator[Any]:
+    """A browser; asyncio.run cannot be used on this thread while it is open."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*_OPTIONS, *options])
+    with sync_playwright() as playwright, launched(playwright.chromium) as browser:
         yield browser
+
+
+@contextmanager
+def launched(kind: Any, *options: str) -> Iterator[Any]:
+    """A browser of Playwright's `kind`, with more of its own options."""
+    browser = kind.launch(executable_path=chromium_path(), args=[*_OPTIONS, *options])
+    try:
+        yield browser
+    finally:
         browser.close()
 
 
@@ -58,14 +62,19 @@ def open_comfy(page: Any, url: str, *, nodes_2: bool = False, language: str = "e
     """
     page.goto(url, wait_until="domcontentloaded")
     page.wait_for_function(_READY)
-    page.evaluate(
+    changed = page.evaluate(
         """async ([nodes2, language]) => {
           const settings = window.app.extensionManager.setting;
+          const changed = settings.get("Comfy.Locale") !== language;
           await settings.set("Comfy.VueNodes.Enabled", nodes2);
           await settings.set("Comfy.Locale", language);
+          return changed;
         }""",
         [nodes_2, language],
     )
+    if changed:  # nodes have their names when they are defined
+        page.reload(wait_until="domcontentloaded")
+        page.wait_for_function(_READY)
 
 
 def open_workflow(page: Any, graph: dict[str, Any], name: str) -> None:

@@ -1,62 +1,103 @@
-"""Pictures of the workflows for ComfyUI's template browser: frames of a real run where there is one, else the graph.
-
-    python -m tools.comfy_page.thumbnails WORKFLOWS name=video.mp4 other=left.mp4,right.mp4
-"""
+"""Pictures of the workflows for ComfyUI's template browser: of what they make, or of how they share the work."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
-from livetalk_core.media import read_video
+from livetalk_core.loading import load_vae
+from livetalk_core.media import load_picture, read_video
+from livetalk_core.parallel.plan import choose_grid
+from livetalk_core.production.request import BUNDLED_PORTRAIT
+
+from . import ROOT
 
 SIDE = 400
-_GRAPH_CROP = (0, 20, 1260, 690)
+_CELLS = 8 * 9  # divides by the grids of 1, 2, 4 and 8 GPUs
+_VAE = ROOT / "livetalk_core" / "assets" / "tiny" / "vae"
+Pixels = NDArray[np.uint8]
 
 
-def from_videos(paths: list[Path]) -> Image.Image:
-    """Four frames of one video, or two of each of two, in a square."""
-    each = 4 // len(paths)
-    tiles = [frame for path in paths for frame in _spread(list(read_video(path)), each)]
-    cells = [Image.fromarray(tile).resize((SIDE // 2, SIDE // 2), Image.Resampling.LANCZOS) for tile in tiles]
+def of_video(video: Path) -> Image.Image:
+    """Four moments of a video."""
+    return _sheet(_spread(list(read_video(video)), 4))
+
+
+def of_pair(videos: Sequence[Path], captions: Sequence[str]) -> Image.Image:
+    """The same two moments of two videos, one video a column."""
+    columns = [_spread(list(read_video(video)), 2) for video in videos]
+    sheet = _sheet([column[row] for row in range(2) for column in columns])
+    for index, caption in enumerate(captions):
+        _caption(sheet, caption, index * SIDE // 2, SIDE // 2)
+    return sheet
+
+
+def of_gpus(gpus: int) -> Image.Image:
+    """The bundled portrait, cut as its decoding is shared by GPUs."""
+    sheet = _portrait()
+    _cut(sheet, gpus)
+    _caption(sheet, f"14B on {gpus} GPU{'s' if gpus > 1 else ''}", 0, SIDE)
+    return sheet
+
+
+def of_decoding(gpus: int) -> Image.Image:
+    """Latents of the bundled portrait and, cut as GPUs share it, the picture that they are decoded into."""
+    sheet = _portrait()
+    _cut(sheet, gpus)
+    latents = _latents(sheet.resize((128, 128))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    sheet.paste(latents.crop((0, 0, SIDE // 2, SIDE)))
+    _caption(sheet, "latents", 0, SIDE // 2)
+    _caption(sheet, "decoded", SIDE // 2, SIDE // 2)
+    return sheet
+
+
+def _portrait() -> Image.Image:
+    return load_picture(BUNDLED_PORTRAIT).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _latents(picture: Image.Image) -> Image.Image:
+    """The three strongest components of the embedded model's latents as red, green and blue."""
+    vae, _ = load_vae(next(_VAE.glob("*.safetensors")), "cpu", "fp32")
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(pixels)[0, :, 0]
+    channels, rows, columns = latents.shape
+    flat = latents.reshape(channels, -1).T
+    flat = flat - flat.mean(dim=0)
+    strongest = flat @ torch.linalg.svd(flat, full_matrices=False).Vh[:3].T
+    scaled = (strongest / strongest.std(dim=0) * 55 + 128).clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(scaled.reshape(rows, columns, 3).numpy())
+
+
+def _sheet(frames: Sequence[Pixels]) -> Image.Image:
+    """Four frames, row by row, in a square."""
     sheet = Image.new("RGB", (SIDE, SIDE))
-    for index, cell in enumerate(cells):
-        column, row = divmod(index, 2) if len(paths) == 2 else reversed(divmod(index, 2))
+    for index, frame in enumerate(frames):
+        row, column = divmod(index, 2)
+        cell = Image.fromarray(frame).resize((SIDE // 2, SIDE // 2), Image.Resampling.LANCZOS)
         sheet.paste(cell, (column * SIDE // 2, row * SIDE // 2))
     return sheet
 
 
-def from_graph(picture: Path) -> Image.Image:
-    """The graph itself, fitted into a square."""
-    graph = Image.open(picture).convert("RGB").crop(_GRAPH_CROP)
-    graph.thumbnail((SIDE * 2, SIDE * 2), Image.Resampling.LANCZOS)
-    sheet = Image.new("RGB", (graph.width, graph.width), graph.getpixel((5, 5)))
-    sheet.paste(graph, (0, (graph.width - graph.height) // 2))
-    return sheet
+def _cut(sheet: Image.Image, gpus: int) -> None:
+    grid, draw, scale = choose_grid(gpus, (_CELLS, _CELLS)), ImageDraw.Draw(sheet), SIDE / _CELLS
+    for rank in range(grid.tiles if gpus > 1 else 0):
+        tile = grid.tile(rank)
+        assert tile is not None
+        corners = [scale * edge for edge in (tile.left, tile.top, tile.right, tile.bottom)]
+        draw.rectangle(corners, outline="white", width=2)
 
 
-def _spread(frames: list[np.ndarray], count: int) -> list[np.ndarray]:
+def _caption(sheet: Image.Image, text: str, left: int, width: int) -> None:
+    draw, font = ImageDraw.Draw(sheet, "RGBA"), ImageFont.load_default(24)
+    draw.rectangle((left, SIDE - 44, left + width, SIDE), fill=(0, 0, 0, 170))
+    draw.text((left + width / 2, SIDE - 22), text, fill="white", font=font, anchor="mm")
+
+
+def _spread(frames: list[Pixels], count: int) -> list[Pixels]:
     return [frames[round((index + 0.5) * len(frames) / count)] for index in range(count)]
-
-
-def main() -> None:
-    """Write NAME.jpg for every workflow."""
-    folder = Path(sys.argv[1])
-    videos = dict(argument.split("=", 1) for argument in sys.argv[2:])
-    for page in sorted(folder.glob("*.json")):
-        graph = page.with_suffix(".graph.png")
-        if page.stem in videos:
-            picture = from_videos([Path(part) for part in videos[page.stem].split(",")])
-        elif graph.exists():
-            picture = from_graph(graph)
-        else:
-            continue
-        picture.save(page.with_suffix(".jpg"), quality=85)
-        print(page.with_suffix(".jpg"))
-
-
-if __name__ == "__main__":
-    main()

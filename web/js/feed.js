@@ -78,12 +78,14 @@ class Buffer {
   skipGap() {
     const { buffered: ranges } = this.buffer;
     const now = this.video.currentTime;
+    // Playback comes to a halt some pictures before the end of what there is.
+    const end = this.video.readyState < HTMLMediaElement.HAVE_FUTURE_DATA ? 0.5 : 0;
     for (let index = 0; index < ranges.length; index++) {
       if (now < ranges.start(index) - 0.001) {
         this.video.currentTime = ranges.start(index);
         return;
       }
-      if (now < ranges.end(index) - 0.1) return;
+      if (now < ranges.end(index) - end) return;
     }
   }
 }

@@ -1,0 +1,27 @@
+"""A workflow of the API's format in the page's own, made by the page itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from livetalk_core import __version__
+
+_HERE = Path(__file__).parent
+_ARRANGE = (_HERE / "arrange.js").read_text(encoding="utf-8")
+_NOTES = json.loads((_HERE / "notes.json").read_text(encoding="utf-8"))
+
+
+def in_page_format(page: Any, api: dict[str, Any], name: str) -> dict[str, Any]:
+    """Load a graph and save it, tidily arranged, with the note that belongs to it.
+
+    Args:
+        page: ComfyUI's.
+        api: Node id -> class_type and inputs.
+        name: Of the workflow.
+    """
+    page.evaluate("([graph, name]) => window.app.loadApiJson(graph, name)", [api, name])
+    page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(api))
+    saved: dict[str, Any] = json.loads(page.evaluate(_ARRANGE, [_NOTES[name], __version__]))
+    return saved
