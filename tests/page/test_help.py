@@ -31,6 +31,9 @@ def test_help_names_and_player_speak_the_language(comfy: Opener, language: str) 
     one.open("talking_avatar")
     assert one.ask(f"player({SINK}).innerText.trim()") == texts(language, "main.json")["livetalk"]["player"]["idle"]
     expected = texts(language, "nodeDefs.json")
+    release = tuple(map(int, one.ask("window.__COMFYUI_FRONTEND_VERSION__").split(".")))
+    # Pages in between lose the names that packs bring in other languages (docs/comfyui.md).
+    named = texts("en", "nodeDefs.json") if (1, 28) <= release < (1, 33) else expected
     for name in NODE_IDS:
         shown = one.page.evaluate(
             """(name) => {
@@ -41,8 +44,9 @@ def test_help_names_and_player_speak_the_language(comfy: Opener, language: str) 
             }""",
             name,
         )
-        names = [expected[name]["display_name"], *(part["name"] for part in expected[name]["inputs"].values())]
-        assert set(shown) <= {*names, "control_after_generate", "control after generate"}, name
+        ids = expected[name]["inputs"].keys()
+        names = [named[name]["display_name"], *(part["name"] for part in named[name]["inputs"].values())]
+        assert set(shown) <= {*names, *(ids if named is not expected else ()), "control_after_generate"}, name
         one.page.get_by_test_id("info-button").first.dispatch_event("click")
         one.page.locator(".node-help-content h1", has_text=expected[name]["display_name"]).wait_for()
         one.page.keyboard.press("Escape")
