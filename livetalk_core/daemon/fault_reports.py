@@ -17,9 +17,15 @@ def at_rank(rank: Rank, report: Failure) -> LiveTalkError:
     error = to_error(report.error)
     beat = rank.progress.beat
     place = {"rank": rank.number, "phase": beat.phase, "chunk": report.chunk, "log": redact(str(rank.log))}
+    # Rank 0 speaks for the ranks on other hosts.
+    who = f"Rank {error.details.get('rank', rank.number)}"
+    if host := error.details.get("host"):
+        who += f" on host {host}"
+    where = f" in chunk {report.chunk}" if report.stream else ""
     if isinstance(error, WorkerFailedError):
-        where = f" in chunk {report.chunk}" if report.stream else ""
-        error = WorkerFailedError(f"Rank {rank.number} failed{where}: {error.message}.", error.hint, **error.details)
+        error = WorkerFailedError(f"{who} failed{where}: {error.message}.", error.hint, **error.details)
+    elif host:
+        error.message = f"{who} failed{where}: {error.message}"
     error.details = {**place, **error.details}
     return error
 

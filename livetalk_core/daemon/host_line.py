@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import msgspec
-import numpy as np
-import torch
 
 from .. import __version__, telemetry
 from ..config import Settings, decode_config
@@ -18,6 +19,7 @@ from ..parallel.agreement import broadcast_bytes
 from ..parallel.groups import Groups
 from .codec import MAX_BODY, BodyDecoder, encode_body
 from .daemon_config import WorkerConfig
+from .host_board import GONE_SECONDS, LOOK_SECONDS, SILENT_SECONDS, Board, Watch
 from .wire import SCHEMA_VERSION, ErrorInfo
 from .worker_link import WorkerLink
 from .worker_messages import Command, Failure, OpenDecode, Outcome, Phase, Stop
@@ -25,8 +27,10 @@ from .worker_messages import Command, Failure, OpenDecode, Outcome, Phase, Stop
 KEEPALIVE_SECONDS = 20.0
 """An idle leader says so: a follower waits in a collective, which has a deadline."""
 
+GRACE_SECONDS = 2.0
+"""So long may ranks differ in when they find out about a fault."""
+
 _MAX_LATENTS = 2**34
-_FAILURES: BodyDecoder[Failure] = BodyDecoder(Failure)
 _COMMANDS: BodyDecoder[Command] = BodyDecoder(Command)
 
 
@@ -61,10 +65,14 @@ class LeaderLine:
     Args:
         link: To the supervisor.
         groups: All ranks.
+        boards: What the others say, for this thread and for the one that watches; see `Board`.
     """
 
-    def __init__(self, link: WorkerLink, groups: Groups) -> None:
-        self._link, self._groups = link, groups
+    def __init__(self, link: WorkerLink, groups: Groups, boards: tuple[Board, Board]) -> None:
+        self._link, self._groups, self._board = link, groups, boards[0]
+        self._watch = Watch(boards[1], GRACE_SECONDS, self._tell)
+        self._number = 0
+        self._phase: Phase = "idle"
 
     def ready(self) -> None:
         """See `Line`."""
@@ -83,12 +91,15 @@ class LeaderLine:
                 return
             if isinstance(command, OpenDecode):
                 self._hand_on_latents(descriptors[0])
+            self._number += 1
+            self._watch.under_way(self._number)
             yield command, descriptors
 
     def progress(
         self, phase: Phase, stream: int = 0, chunk: int = 0, step: int = 0, steps: int = 0, *, completed: bool = False
     ) -> None:
         """See `Line`."""
+        self._phase = phase if phase != "idle" else self._phase
         self._link.progress(phase, stream, chunk, step, steps, completed=completed)
 
     def cancelled(self, stream: int, epoch: int) -> bool:
@@ -97,26 +108,69 @@ class LeaderLine:
 
     def answer(self, outcome: Outcome) -> None:
         """See `Line`; an error of another rank takes the outcome's place."""
-        if (failure := self._collect(b"")) is None:
-            self._link.answer(outcome)
+        self._watch.under_way(0)
+        # Whoever waits here for a rank that hangs has a deadline, that of what is being done.
+        self._link.progress(self._phase)
+        while (missing := self._board.wait(self._number, 1.0)) and not self._gone(missing, GONE_SECONDS):
+            pass
+        self._link.progress("idle")
+        if missing:
+            self._send(self._lost(self._gone(missing, GONE_SECONDS)[0]))
+        elif (failure := self._worst()) is not None:
+            self._send(failure)
         else:
-            self._link.fail(failure.error, fatal=failure.fatal, stream=failure.stream, chunk=failure.chunk)
+            self._board.clear(self._number)
+            self._link.answer(outcome)
 
     def fail(self, error: ErrorInfo, *, fatal: bool, stream: int = 0, chunk: int = 0) -> None:
-        """See `Line`; told at once, because the others may never come to the meeting."""
-        self._link.fail(error, fatal=fatal, stream=stream, chunk=chunk)
-        self._collect(encode_body(Failure(error, fatal, stream, chunk)))
+        """See `Line`. What another rank says may be the cause; one that says nothing is stuck without this one."""
+        self._watch.under_way(0)
+        own = Failure(error, fatal, stream, chunk)
+        lost_them = error.code == ParallelError.code
+        missing = self._board.wait(self._number, GRACE_SECONDS)
+        if lost_them and (cause := self._worst()) is not None and cause.error.code != ParallelError.code:
+            own = msgspec.structs.replace(cause, fatal=True)
+        elif missing:
+            gone = self._find_gone(missing) if lost_them else []
+            own = self._lost(gone[0], own) if gone else msgspec.structs.replace(own, fatal=True)
+        self._send(own)
 
     def forget(self, stream: int) -> None:
         """See `Line`."""
         self._link.forget(stream)
 
-    def _collect(self, failure: bytes) -> Failure | None:
-        # Whoever waits here for a rank that hangs has a deadline, like any step.
-        self._link.progress("finish")
-        worst = collect_failures(self._groups, failure)
-        self._link.progress("idle")
-        return worst
+    def _find_gone(self, ranks: list[int]) -> list[int]:
+        """Which of these ranks a failed collective has lost; none if all stay alive."""
+        ends = time.monotonic() + SILENT_SECONDS
+        while not (gone := self._gone(ranks, SILENT_SECONDS)) and time.monotonic() < ends:
+            time.sleep(LOOK_SECONDS)
+        return gone
+
+    def _gone(self, ranks: list[int], seconds: float) -> list[int]:
+        silent = self._watch.silent(seconds)
+        return [rank for rank in ranks if rank in silent]
+
+    def _lost(self, rank: int, own: Failure | None = None) -> Failure:
+        """A rank whose process or host has ended without a word."""
+        said = f" ({own.error.message.rstrip('.')})" if own else ""
+        info = ErrorInfo(
+            ParallelError.code, f"Rank {rank}, on another host, is gone: it has not been heard of any more{said}.",
+            "Its host's log says more; start its torchrun again.", {"rank": rank},
+        )  # fmt: skip
+        return Failure(info, True, own.stream if own else 0, own.chunk if own else 0)
+
+    def _worst(self) -> Failure | None:
+        """The worst that the other ranks report of the command."""
+        found = (self._board.read(self._number, rank) for rank in self._board.posted(self._number))
+        return max((each for each in found if each is not None), key=lambda each: each.fatal, default=None)
+
+    def _tell(self, rank: int, failure: Failure) -> None:
+        """Another rank has failed and this one does not find out: it waits for it in a collective."""
+        telemetry.emit("rank_error", logging.ERROR, rank=rank, error=failure.error.message)
+        self._send(msgspec.structs.replace(failure, fatal=True))
+
+    def _send(self, failure: Failure) -> None:
+        self._link.fail(failure.error, fatal=failure.fatal, stream=failure.stream, chunk=failure.chunk)
 
     def _hand_on_latents(self, descriptor: int) -> None:
         with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as memory:
@@ -128,10 +182,13 @@ class FollowerLine:
 
     Args:
         groups: All ranks.
+        boards: For this thread, and for the one that says that this rank is alive; see `Board`.
     """
 
-    def __init__(self, groups: Groups) -> None:
-        self._groups = groups
+    def __init__(self, groups: Groups, boards: tuple[Board, Board]) -> None:
+        self._groups, self._board = groups, boards[0]
+        self._number = 0
+        threading.Thread(target=boards[1].live, name="livetalk-alive", daemon=True).start()
 
     def ready(self) -> None:
         """Rank 0 knows: it has met this one."""
@@ -149,6 +206,7 @@ class FollowerLine:
             command = _COMMANDS.decode(data)
             if isinstance(command, Stop):
                 return
+            self._number += 1
             yield command, [self._receive_latents()] if isinstance(command, OpenDecode) else []
 
     def progress(
@@ -162,13 +220,14 @@ class FollowerLine:
 
     def answer(self, outcome: Outcome) -> None:
         """See `Line`."""
-        collect_failures(self._groups, b"")
+        self._board.post(self._number, None)
 
     def fail(self, error: ErrorInfo, *, fatal: bool, stream: int = 0, chunk: int = 0) -> None:
         """See `Line`."""
         telemetry.emit("rank_error", logging.ERROR, rank=self._groups.rank, error=error.message)
-        located = ErrorInfo(error.code, error.message, error.hint, {**error.details, "rank": self._groups.rank})
-        collect_failures(self._groups, encode_body(Failure(located, fatal, stream, chunk)))
+        place: dict[str, str | int] = {"rank": self._groups.rank, "host": socket.gethostname()[:200]}
+        located = ErrorInfo(error.code, error.message, error.hint, {**error.details, **place})
+        self._board.post(self._number, Failure(located, fatal, stream, chunk))
 
     def forget(self, stream: int) -> None:
         """Nothing is remembered here."""
@@ -180,12 +239,3 @@ class FollowerLine:
             file.write(data)
         return descriptor
 
-
-def collect_failures(groups: Groups, failure: bytes) -> Failure | None:
-    """Every rank says how its command went, b"" for well; the worst failure on every rank; collective."""
-    lengths = groups.all_gather(torch.tensor([len(failure)], dtype=torch.int64)).flatten().tolist()
-    found = [
-        _FAILURES.decode(broadcast_bytes(groups, failure if rank == groups.rank else None, MAX_BODY, rank))
-        for rank in np.flatnonzero(lengths).tolist()
-    ]
-    return max(found, key=lambda each: each.fatal, default=None)

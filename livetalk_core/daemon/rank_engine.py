@@ -151,8 +151,8 @@ class ModelRankEngine:
 
     def _decode(self, decoding: LatentDecoding, context: RunContext) -> Result:
         number = context.command.chunk
-        self.leave_together(context, 0)
         context.at("decode", number, decoding.pieces)
+        self.leave_together(context, 0)
         frames = decoding.piece(number)
         if context.ring is not None and frames is not None:
             shape = tuple(frames.shape)
@@ -167,9 +167,10 @@ class ModelRankEngine:
 
         def progress(phase: Phase, step: int, steps: int) -> None:
             self._settle()
-            self.leave_together(context, step)
             shown: Phase = phase if warm or phase != "step" else "compiling"
+            # Said first: whoever hears of a cancellation from here on leaves before the next one, if not before this.
             context.at(shown, step, steps, completed=phase != "audio")
+            self.leave_together(context, step)
 
         return progress
 

@@ -128,9 +128,9 @@ class RunContext:
             step, steps: The step that would begin, of how many.
             cancelled: What the ranks agreed on, where they have to leave at the same step.
         """
+        self.at("step", step, steps, completed=step > 0)
         if self.cancelled if cancelled is None else cancelled:
             raise RunCancelled(step)
-        self.at("step", step, steps, completed=step > 0)
 
     def at(self, phase: Phase, step: int = 0, steps: int = 0, *, completed: bool = False) -> None:
         """Say where the rank is; see `WorkerLink.progress`."""

@@ -10,16 +10,23 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from .. import telemetry
 from .daemon_config import WorkerConfig
-from .rank_interface import Line
+from .rank_interface import Line, RankEngine
 from .worker_link import WorkerLink
 from .worker_loop import WorkerLoop, read_config_file
+
+if TYPE_CHECKING:
+    from ..parallel.groups import Groups
+
+MakeEngine = Callable[["WorkerConfig", ExitStack, "Groups"], RankEngine]
 
 PATIENCE = 600.0
 """Seconds that ranks on several hosts wait for each other."""
@@ -39,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.interface is None:
             _serve_near(read_config_file(given.config), life)
         else:
-            _serve_far(given.interface, given.device, given.config, life)
+            serve_far(given.interface, given.device, given.config, life)
     return 0
 
 
@@ -60,8 +67,17 @@ def _serve_near(config: WorkerConfig, life: ExitStack) -> None:
     WorkerLoop(link, ModelRankEngine(config, life)).serve()
 
 
-def _serve_far(interface: str, device: str, path: Path | None, life: ExitStack) -> None:
-    """A rank that `torchrun` started; rank 0 has the supervisor's socket as its standard input."""
+def serve_far(
+    interface: str, device: str, path: Path | None, life: ExitStack, make_engine: MakeEngine | None = None
+) -> None:
+    """A rank that `torchrun` started; rank 0 has the supervisor's socket as its standard input.
+
+    Args:
+        interface, device: See `main`.
+        path: Rank 0's configuration.
+        life: Holds what lives as long as the process.
+        make_engine: Makes the rank's engine; `ModelRankEngine` if left out.
+    """
     rank, world = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     config = link = None
     if rank == 0:
@@ -69,19 +85,21 @@ def _serve_far(interface: str, device: str, path: Path | None, life: ExitStack) 
             raise SystemExit("Rank 0 is started by `livetalk daemon start` on the first host.")
         config = msgspec.structs.replace(read_config_file(path), parent=os.getppid())
         link = WorkerLink(config)
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ[name] = interface
-    from ..parallel.groups import open_groups
+    from ..parallel.groups import bind_to, open_groups
+    from .host_board import Board, open_store
     from .host_line import FollowerLine, LeaderLine, share_config
     from .rank_device import rank_device
     from .rank_engine import ModelRankEngine
 
+    bind_to(interface)
     local, neighbours = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     groups = life.enter_context(
         open_groups(rank, world, None, rank_device(device, local, neighbours), timeout=PATIENCE)
     )
-    line: Line = FollowerLine(groups) if link is None else LeaderLine(link, groups)
-    WorkerLoop(line, ModelRankEngine(share_config(groups, config), life, groups)).serve()
+    boards = (Board(open_store(), rank, world), Board(open_store(), rank, world))
+    line: Line = FollowerLine(groups, boards) if link is None else LeaderLine(link, groups, boards)
+    engine = (make_engine or ModelRankEngine)(share_config(groups, config), life, groups)
+    WorkerLoop(line, engine).serve()
 
 
 if __name__ == "__main__":

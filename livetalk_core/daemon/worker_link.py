@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from .. import __version__
+from .. import __version__, telemetry
 from ..errors import LiveTalkError
 from .codec import MAX_BODY
 from .connection import Channel, ConnectionEndedError, Receiver, close_all
@@ -110,6 +110,8 @@ class WorkerLink:
                         with self._lock:
                             before = self._cancelled.get(command.stream, -1)
                             self._cancelled[command.stream] = max(before, command.epoch)
+                        if self._beat.stream == command.stream and self._beat.phase != "idle":
+                            telemetry.emit("cancel_heard", chunk=self._beat.chunk, step=self._beat.step)
                     else:
                         self._commands.put((command, descriptors))
         except ConnectionEndedError:

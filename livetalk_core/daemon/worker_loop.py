@@ -65,6 +65,7 @@ class WorkerLoop:
         except RunCancelled as stopped:
             assert isinstance(command, Run)
             self._link.progress("idle")
+            telemetry.emit("chunk_left", chunk=chunk, step=stopped.step)
             self._link.answer(ChunkCancelled(stream, command.epoch, chunk, stopped.step))
         except LiveTalkError as error:
             self._link.progress("idle", stream, chunk)

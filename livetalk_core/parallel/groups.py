@@ -54,7 +54,8 @@ class Groups:
         operations = [dist.P2POp(dist.isend, as_bytes(tensor), rank) for rank, tensor in sends.items()]
         operations += [dist.P2POp(dist.irecv, as_bytes(tensor), rank) for rank, tensor in receives.items()]
         with reported("exchange", self.rank):
-            return PendingExchange(dist.batch_isend_irecv(operations) if operations else [], self.rank)
+            works = dist.batch_isend_irecv(operations) if operations else []
+        return PendingExchange(works, self.rank, (*sends.values(), *receives.values()))
 
     def all_gather(self, local: Tensor) -> Tensor:
         """Every rank's tensor of one shape [...] -> [world, ...]."""
@@ -85,6 +86,8 @@ class PendingExchange:
 
     works: list[Any]
     rank: int
+    # A GPU still reads what is on its way: its memory must not go to something else before `wait`.
+    buffers: tuple[Tensor, ...] = ()
 
     def wait(self) -> None:
         """Until all have been sent and received.
@@ -126,8 +129,7 @@ def open_groups(
     store = None
     if rendezvous is not None:
         # Ranks of one host talk over the loopback device only; torch reads its name from here.
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ[name] = _LOOPBACK
+        bind_to(_LOOPBACK)
         store = dist.FileStore(str(rendezvous), world)  # type: ignore[attr-defined]
     # Small int64 messages stay on the CPU, whatever the device.
     backend = "cpu:gloo,cuda:nccl" if target.type == "cuda" else "gloo"
@@ -141,6 +143,13 @@ def open_groups(
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def bind_to(interface: str) -> None:
+    """Keep the traffic between ranks on one network device; to be called before they meet."""
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    # NCCL would take every device whose name begins so.
+    os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"
 
 
 def new_subgroup(ranks_of_all: list[list[int]], rank: int) -> Any:

@@ -7,13 +7,15 @@ import secrets
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.daemons import running, wait_until
+from fakes.daemons import TESTS, running, wait_until
+from fakes.faults import Kind, fail_at
 from fakes.real import CONFIG, expected, off_by, picture, read, real_config, sha, speech
 from numpy.typing import NDArray
 
@@ -21,7 +23,8 @@ from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.daemon_config import WORKER, DaemonConfig
 from livetalk_core.daemon.hosts import Hosts
 from livetalk_core.daemon.process_group import module_environment
-from livetalk_core.errors import ConfigError, ImageError
+from livetalk_core.daemon.messages import Event, Progress
+from livetalk_core.errors import ConfigError, ImageError, LiveTalkError
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(300)]
 
@@ -32,10 +35,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _second_host(hosts: Hosts, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+def _second_host(hosts: Hosts, *prefix: str, worker: str = WORKER) -> Iterator[subprocess.Popen[bytes]]:
     """What somebody runs on the other host."""
-    command = [*prefix, *hosts.command(1, WORKER, "cpu")]
-    process = subprocess.Popen(command, env={**os.environ, **module_environment()}, start_new_session=True)
+    command = [*prefix, *hosts.command(1, worker, "cpu")]
+    environment = {**os.environ, **module_environment((TESTS,))}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         yield process
     finally:
@@ -77,6 +81,35 @@ def test_two_hosts_over_loopback_show_what_one_shows(tmp_path: Path, tiny_model_
     identical, largest = off_by(shown, [chunk.frames for chunk in expected(tiny_model_folder, 2.5)])
     assert identical >= 0.999 and largest <= 1
     assert list(map(sha, again)) == list(map(sha, shown))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("raise", "Rank 1 on host .* failed in chunk 0: RuntimeError: scripted fault"),
+     ("numerical", "Rank 1 on host .* failed in chunk 0: The model produced nan"),
+     ("kill", "Rank 1, on another host, is gone")],
+)  # fmt: skip
+def test_fault_of_another_host_names_its_rank_and_what_it_said(
+    tmp_path: Path, tiny_model_folder: Path, fault: Kind, said: str
+) -> None:
+    hosts = Hosts(nodes=2, master="127.0.0.1", port=_free_port(), interface="lo")
+    begun: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == "step":
+            begun.append(time.monotonic())
+
+    config = real_config(
+        tmp_path, tiny_model_folder, fail_at(fault, rank=1, chunk=0, step=1), hosts=hosts, restarts=0,
+        worker="fakes.faulty_host",
+    )  # fmt: skip
+    with _second_host(hosts, worker="fakes.faulty_host"), running(config, note) as client:
+        stream = client.open_stream(CONFIG, picture())
+        stream.push_audio(speech(1.5), final=True)
+        with pytest.raises(LiveTalkError, match=said) as caught:
+            read(stream)
+        assert time.monotonic() - begun[-1] < 5
+        assert caught.value.details["rank"] == 1 and "chunk" in caught.value.details
 
 
 def test_worlds_that_do_not_add_up_are_refused(tmp_path: Path) -> None:

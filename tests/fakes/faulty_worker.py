@@ -27,7 +27,7 @@ class FaultyContext(RunContext):
             self.injector.at(self.command.chunk, step)
 
 
-def faulty_engine(config: Any, life: ExitStack, injector: Injector) -> Any:
+def faulty_engine(config: Any, life: ExitStack, injector: Injector, groups: Any = None) -> Any:
     """The rank's engine with faults in it."""
     from fakes.real import CONFIG
     from livetalk_core.daemon.rank_engine import ModelRankEngine
@@ -57,7 +57,7 @@ def faulty_engine(config: Any, life: ExitStack, injector: Injector) -> Any:
             if not injector.hits("skip_collective", context.command.chunk, step):
                 super().leave_together(context, step)
 
-    return FaultyEngine(config, life)
+    return FaultyEngine(config, life, groups)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +37,7 @@ def real_config(root: Path, model: Path, *faults: Fault, world: int = 2, **field
     """A daemon of real ranks, one thread each, in a folder of its own."""
     options = {"threads": "1", **({"faults": script(*faults)} if faults else {}), **fields.pop("options", {})}
     if faults:
-        fields |= {"worker": "fakes.faulty_worker", "worker_path": (TESTS,)}
+        fields = {"worker": "fakes.faulty_worker", "worker_path": (TESTS,), **fields}
     return DaemonConfig(
         model=str(model), device="cpu", dtype="fp32", world_size=world, runtime_root=str(root), grace=0.3,
         options=options, **{"deadlines": PATIENT, **fields},
@@ -81,6 +82,18 @@ def read(stream: RemoteStream, timeout: float = 90) -> list[NDArray[np.uint8]]:
         assert chunk.index == first + number
         shown.append(np.array(chunk.frames))
     return shown
+
+
+def steps_until_left(log: str) -> list[int]:
+    """For every chunk that a rank left, from its log: before which step after the one in which it heard of it."""
+    found, heard = [], None
+    for event, step in re.findall(r"(cancel_heard|chunk_left) .*?\"step\": (\d+)", log):
+        if event == "cancel_heard":
+            heard = int(step)
+        elif heard is not None:
+            found.append(int(step) - heard)
+            heard = None
+    return found
 
 
 def off_by(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[float, int]:

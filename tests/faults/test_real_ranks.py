@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes.daemons import running, wait_until
 from fakes.faults import fail_at
-from fakes.real import CONFIG, STEPS, expected, off_by, picture, read, real_config, sha, speech
+from fakes.real import CONFIG, STEPS, expected, off_by, picture, read, real_config, sha, speech, steps_until_left
 
 from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.daemon_config import Deadlines
@@ -132,3 +132,7 @@ def test_cancel_at_random_steps_leaves_all_ranks_in_step(tmp_path: Path, tiny_mo
                 stream.push_audio(speech(2, seed=5), final=True)
                 assert [sha(frames) for frames in read(stream)] == [sha(frames) for frames in wanted]
         assert client.stats().restarts == 0
+        logs = [log.read_text() for log in tmp_path.rglob("*-rank*.log")]
+    assert len(logs) == 2
+    for log in logs:
+        assert steps_until_left(log) and max(steps_until_left(log)) <= 1, "the next step does not begin"

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 from fakes.daemons import SCALE, TESTS, assert_all_gone, leftovers, running, wait_until
-from fakes.real import sha
+from fakes.real import sha, steps_until_left
 
 from livetalk_core.config import SamplerConfig, StreamConfig
 from livetalk_core.daemon.client import Client, DaemonConfig
@@ -214,9 +214,11 @@ def test_cancelled_again_and_again(tmp_path: Path) -> None:
                 chunk = stream.next_chunk(600)
                 assert chunk is not None and chunk.index == 0 and sha(chunk.frames) == wanted
         assert keeper.stats().restarts == 0
+        ranks = [steps_until_left(log.read_text()) for log in tmp_path.rglob("*-rank*.log")]
     _tell("cancels", count=len(took), steps_after_max=max(late), seconds_max=max(took),
-          seconds_mean=float(np.mean(took)))  # fmt: skip
-    assert max(late) <= CONFIG.sampler.steps
+          seconds_mean=float(np.mean(took)), left_by_ranks=[len(steps) for steps in ranks],
+          steps_on_ranks_max=max(map(max, ranks)))  # fmt: skip
+    assert all(max(steps) <= 1 for steps in ranks), "no rank begins a step after the one in which it heard of it"
 
 
 def test_five_hundred_chunks_leave_everything_flat(tmp_path: Path) -> None:

@@ -143,11 +143,12 @@ def test_a_thousand_connections_do_not_disturb_a_stream(door: Door) -> None:
     wait_until(lambda: psutil.Process(door.client.welcome.pid).num_fds() < 40, 10, "strangers gone")
 
 
-def test_bytes_after_the_greeting(door: Door) -> None:
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_bytes_after_the_greeting(door: Door, count: int) -> None:
     generator = random.Random(3)  # noqa: S311 - reproducible, not secret
     process = psutil.Process(door.client.welcome.pid)
     before = process.memory_info().rss
-    for _ in range(int(60 * SCALE)):
+    for _ in range(int(count * SCALE)):
         junk = generator.randbytes(generator.randrange(1, 400))
         if generator.random() < 0.5:
             junk = HEADER.pack(b"LVTK", 1, 0, 0, len(junk)) + junk
@@ -195,6 +196,15 @@ def test_files_of_the_daemon_are_private(door: Door) -> None:
 
 def test_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
+    with pytest.raises(AccessError, match="not a private folder"):
+        Client.start_or_join(daemon_config(tmp_path))
+    assert not processes_of(tmp_path)
+
+
+def test_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o700)
+    somebody = os.getuid() + 1
+    monkeypatch.setattr("os.getuid", lambda: somebody)
     with pytest.raises(AccessError, match="not a private folder"):
         Client.start_or_join(daemon_config(tmp_path))
     assert not processes_of(tmp_path)
