@@ -134,6 +134,8 @@ def read_facts(path: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads((path / FACTS).read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path / FACTS} cannot be read ({error}).", "Use another checkpoint.") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("world", 1), int):
+        raise TrainingError(f"{path / FACTS} does not describe a checkpoint.", "Use another checkpoint.")
     if facts.get("format") != FORMAT:
         found = facts.get("format")
         raise TrainingError(f"{path} has format {found!r}, not {FORMAT}.", "Use the version that wrote it.")

@@ -158,12 +158,12 @@ class Trainer:
                 totals[name] = totals.get(name, torch.zeros_like(value)) + value / run.accumulate
         values = dict(zip(totals, self.ranks.mean(torch.stack(list(totals.values()))).tolist(), strict=True))
         self._require_finite(values)
+        norms = {f"{name}.gradient": self._updated[name].gradient_norm() for name in turn}
+        self._require_finite(norms)
         for name in turn:
-            values[f"{name}.gradient"] = norm = self._updated[name].gradient_norm()
-            self._require_finite({f"{name}.gradient": norm})
             self._updated[name].step()
         self.iteration += 1
-        return values
+        return values | norms
 
     def save(self) -> Path:
         """Write a checkpoint; see `save_checkpoint`."""
