@@ -20,14 +20,19 @@ def grouped(command: Callable[..., Result]) -> Callable[..., Result]:
     Returns:
         A function with the signature that typer reads options from; it takes keywords only.
     """
-    hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    # Not by `get_type_hints`: on Python 3.10 it hides what is annotated in an Optional where the default is None.
+    given = inspect.signature(command, eval_str=True).parameters
+    groups: dict[str, type[Any]] = {
+        name: each.annotation
+        for name, each in given.items()
+        if is_dataclass(each.annotation) and isinstance(each.annotation, type)
+    }
     parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
+    for name, parameter in given.items():
         if name in groups:
             parameters += _options(groups[name])
         else:
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def spread(**values: Any) -> Result:

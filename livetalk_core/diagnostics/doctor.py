@@ -23,7 +23,7 @@ Status = Literal["ok", "note", "problem"]
 _GIB = 2**30
 REQUIRED = {
     "diffusers": ">=0.35", "transformers": ">=4.50,<6", "safetensors": ">=0.4.4", "numpy": ">=1.26", "scipy": ">=1.11",
-    "av": ">=14.2", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.16", "rich": ">=13",
+    "av": ">=14.2", "pillow": ">=10", "pyloudnorm": ">=0.1.1", "msgspec": ">=0.18", "typer": ">=0.26", "rich": ">=13",
     "accelerate": ">=0.30", "ftfy": ">=6", "sentencepiece": ">=0.2", "psutil": ">=6", "matplotlib": ">=3.8",
 }  # fmt: skip
 """What pyproject.toml asks for besides torch and xfuser; inside ComfyUI there is no installed package to ask."""

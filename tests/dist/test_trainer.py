@@ -13,7 +13,7 @@ import pytest
 import torch
 from training_data import recipe
 
-from livetalk_core.errors import OutputError, TrainingError
+from livetalk_core.errors import MissingDependencyError, OutputError, TrainingError
 from livetalk_core.loading import load_model, open_parts
 from livetalk_core.training.recipes import TrainingRecipe, change_recipe
 from livetalk_core.training.start import RunRequest, build_trainer, export_run, run_training
@@ -222,3 +222,9 @@ def test_settings_change_by_path_and_are_checked() -> None:
     for wrong, message in (("run.bach=1", r"run\.batch"), ("run.batch", "no setting"), ("run.batch=0", "batch is 0")):
         with pytest.raises(ConfigError, match=message):
             change_recipe(recipe("stage2"), [wrong])
+
+
+def test_a_torch_that_cannot_shard_on_a_cpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu.Stream, "record_event")
+    with pytest.raises(MissingDependencyError, match="cannot train on a CPU"), join_ranks("cpu"):
+        pass

@@ -168,7 +168,8 @@ def test_bench_measures_every_stage(tiny_model_folder: Path, tmp_path: Path) -> 
     assert result["real_time_factor"] == pytest.approx(chunk["p50"] / 0.16)
     assert result["first_frame_seconds"] > 0 and result["warm_first_frame_seconds"] > 0
     assert result["peak_rss_bytes"] > 10**8 and result["peak_gpu_bytes"] is None
-    assert result["environment"]["libraries"]["torch"] == torch.__version__
+    # The distribution does not say which build it is.
+    assert torch.__version__.startswith(result["environment"]["libraries"]["torch"])
     table = livetalk("bench", *arguments)
     assert table.code == 0
     for word in ("denoise", "decode", "p95", "real-time factor", "peak memory", "first frame"):

@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from livetalk_core.cli import app
@@ -15,6 +16,9 @@ from livetalk_core.training.memory import memory_plan, published_transformer
 from livetalk_core.training.recipes import RECIPES, change_recipe, find_recipe
 
 pytestmark = pytest.mark.unit
+NEEDS_CPU_SHARDS = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason=f"torch {torch.__version__} cannot train on a CPU"
+)
 
 
 def run(*arguments: str) -> Result:
@@ -61,6 +65,7 @@ def test_trained_bytes_of_the_plan_are_those_of_the_networks(tiny_model_folder: 
     assert plan.lines[0].device + plan.lines[1].device == 9 * 4 * count / 2
 
 
+@NEEDS_CPU_SHARDS
 def test_a_run_from_data_to_model(prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     common = ("--data", str(prepared_folder), "--out", str(out), "--model", str(tiny_model_folder))
@@ -77,6 +82,7 @@ def test_a_run_from_data_to_model(prepared_folder: Path, tiny_model_folder: Path
     assert open_parts(tmp_path / "model").encoders == open_parts(tiny_model_folder).encoders
 
 
+@NEEDS_CPU_SHARDS
 def test_trouble_in_a_run_is_told_and_leaves_the_last_checkpoint(
     prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ...errors import ParallelError
+from ...errors import MissingDependencyError, ParallelError
 
 _TIMEOUT = timedelta(minutes=30)
 
@@ -54,10 +54,15 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         device: "cpu", "cuda" or "auto".
 
     Raises:
+        MissingDependencyError: a torch that cannot shard on a CPU.
         ParallelError: the ranks do not find each other.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if kind == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise MissingDependencyError(
+            f"torch {torch.__version__} cannot train on a CPU: its FSDP2 needs a GPU.", "Install a newer torch."
+        )
     # Offloaded weights lie on the host: their norms are summed over gloo.
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     here = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
