@@ -159,16 +159,7 @@ def _job(video: VideoRequest, request: BenchRequest) -> Job:
 def _measure(
     backend: Backend, model: ModelFacts, job: Job, request: BenchRequest, loaded: float, tell: Progress
 ) -> BenchResult:
-    total = request.warmup + request.chunks
-    first_frame, timings, resident = 0.0, [], []
-    pace = time.perf_counter()
-    for done, made in enumerate(islice(_endless(backend, job), total), 1):
-        seconds, pace = time.perf_counter() - pace, time.perf_counter()
-        first_frame = first_frame or seconds
-        tell("warming up" if done <= request.warmup else "timing", done, total)
-        if done > request.warmup:
-            timings.append({**made.timings, "chunk": seconds})
-            resident.append(_resident(backend.worker_pids))
+    first_frame, timings, resident = _time_chunks(backend, job, request, tell)
     begun = time.perf_counter()
     next(_endless(backend, job))
     warm_first_frame = time.perf_counter() - begun
@@ -201,6 +192,23 @@ def _measure(
         peak_gpu_bytes=_peak_gpu(model.device) if request.world_size is None else None,
         environment=fingerprint(),
     )
+
+
+def _time_chunks(
+    backend: Backend, job: Job, request: BenchRequest, tell: Progress
+) -> tuple[float, list[dict[str, float]], list[int]]:
+    """Seconds to the first frame; of each timed chunk the seconds per stage, and the resident bytes after it."""
+    total = request.warmup + request.chunks
+    first_frame, timings, resident = 0.0, [], []
+    pace = time.perf_counter()
+    for done, made in enumerate(islice(_endless(backend, job), total), 1):
+        seconds, pace = time.perf_counter() - pace, time.perf_counter()
+        first_frame = first_frame or seconds
+        tell("warming up" if done <= request.warmup else "timing", done, total)
+        if done > request.warmup:
+            timings.append({**made.timings, "chunk": seconds})
+            resident.append(_resident(backend.worker_pids))
+    return first_frame, timings, resident
 
 
 def _endless(backend: Backend, job: Job) -> Iterator[Made]:

@@ -120,15 +120,9 @@ def stream_constants(
         ImageError: a picture that cannot be used.
     """
     check_fits(bundle, config)
-    if (config.audio.mode == "whole") != (clip is not None):
-        given = "with" if clip else "without"
-        raise ConfigError(
-            f"Audio mode {config.audio.mode!r} was asked for {given} an encoded clip.",
-            "Encode the clip first in mode 'whole', give none in mode 'stream'.", setting="audio.mode",
-        )  # fmt: skip
-    model = bundle.transformer.config
-    _require_features("context", context, model.text_dim)
-    _require_features("clip_features", clip_features, model.clip_dim)
+    _require_clip(config, clip)
+    _require_features("context", context, bundle.transformer.config.text_dim)
+    _require_features("clip_features", clip_features, bundle.transformer.config.clip_dim)
     pixels = condition_image(picture, config.width, config.height, bundle.dtype)
     overrides = [t for t in (context, clip_features) if t is not None]
     identity = StreamIdentity(
@@ -216,6 +210,16 @@ def check_fits(bundle: ModelBundle, config: StreamConfig) -> None:
                 "Use the model's own setting.",
                 setting=name,
             )
+
+
+def _require_clip(config: StreamConfig, clip: EncodedClip | None) -> None:
+    """Whole mode has an encoded clip, stream mode none."""
+    if (config.audio.mode == "whole") != (clip is not None):
+        given = "with" if clip else "without"
+        raise ConfigError(
+            f"Audio mode {config.audio.mode!r} was asked for {given} an encoded clip.",
+            "Encode the clip first in mode 'whole', give none in mode 'stream'.", setting="audio.mode",
+        )  # fmt: skip
 
 
 def _require_features(name: str, features: Tensor | None, width: int) -> None:

@@ -60,19 +60,7 @@ class PlanReport:
 
     def plain(self) -> dict[str, Any]:
         """The report as JSON values."""
-        plan, cost, prediction = self.plan, self.cost, self.prediction
-        ranks = []
-        for rank in range(plan.world):
-            start, stop = plan.token_range(rank)
-            tile = plan.grid.tile(rank)
-            ranks.append(
-                {
-                    "rank": rank,
-                    "tokens": [start, stop],
-                    "padding": plan.tokens_per_rank - (stop - start),
-                    "tile": None if tile is None else [tile.top, tile.bottom, tile.left, tile.right],
-                }
-            )
+        plan, cost = self.plan, self.cost
         return {
             "model": self.shape.name,
             "size": list(self.size),
@@ -81,7 +69,7 @@ class PlanReport:
             "ring": plan.ring,
             "tokens": plan.tokens,
             "grid": [list(plan.grid.heights), list(plan.grid.widths)],
-            "ranks": ranks,
+            "ranks": [_rank_facts(plan, rank) for rank in range(plan.world)],
             "flops": {
                 "step": cost.step_flops,
                 "steps": cost.steps,
@@ -98,18 +86,31 @@ class PlanReport:
             "memory_per_rank": {"weights": cost.weight_bytes, "total": cost.memory_bytes},
             "chunk_seconds": self.chunk_seconds,
             "gpu": self.gpu.name if self.gpu else None,
-            "prediction": None
-            if prediction is None
-            else {
-                "transformer": prediction.transformer,
-                "vae": prediction.vae,
-                "links": prediction.links,
-                "roofline": prediction.roofline,
-                "expected": prediction.expected,
-                "utilisation": UTILISATION,
-            },
+            "prediction": None if self.prediction is None else _prediction_facts(self.prediction),
             "too_large": self.too_large or None,
         }
+
+
+def _rank_facts(plan: ParallelPlan, rank: int) -> dict[str, Any]:
+    start, stop = plan.token_range(rank)
+    tile = plan.grid.tile(rank)
+    return {
+        "rank": rank,
+        "tokens": [start, stop],
+        "padding": plan.tokens_per_rank - (stop - start),
+        "tile": None if tile is None else [tile.top, tile.bottom, tile.left, tile.right],
+    }
+
+
+def _prediction_facts(prediction: Prediction) -> dict[str, float]:
+    return {
+        "transformer": prediction.transformer,
+        "vae": prediction.vae,
+        "links": prediction.links,
+        "roofline": prediction.roofline,
+        "expected": prediction.expected,
+        "utilisation": UTILISATION,
+    }
 
 
 def plan_report(request: PlanRequest) -> PlanReport:
