@@ -112,7 +112,7 @@ def _prediction(report: PlanReport) -> dict[str, str]:
 
 
 def _si(value: float) -> str:
-    """Three digits and a prefix: 471 T, 2.17 G."""
+    """Three digits and a prefix: 468 T, 2.17 G."""
     for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * scale:
             return f"{value / scale:.3g} {prefix}"

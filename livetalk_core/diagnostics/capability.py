@@ -16,7 +16,7 @@ WORKING_GB = 64
 """Memory of one device for the published model in bf16: weights of 51 GB (transformer 37.8, text encoder 11.4, the
 other encoders and the VAE 2.1) and what a chunk at 768x448 works with."""
 
-CHUNK_TFLOP = 1885 + 97 + 9.3
+CHUNK_TFLOP = 4 * 468 + 97 + 9.3
 """Denoising in 4 steps, decoding and motion encoding of a 33-frame chunk at 768x448."""
 
 CHUNK_SECONDS = 28 / 25

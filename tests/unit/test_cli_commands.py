@@ -150,7 +150,7 @@ def test_doctor_finds_good_and_broken_models(tiny_model_folder: Path, tmp_path: 
 
 def test_published_model_is_judged_by_the_card() -> None:
     fast, slow = chunk_seconds("NVIDIA H100 80GB HBM3"), chunk_seconds("NVIDIA GeForce RTX 4090")
-    assert fast == pytest.approx(1991.3 / (989 * 0.65), rel=1e-3)
+    assert fast == pytest.approx(1978.3 / (989 * 0.65), rel=1e-3)
     assert slow is not None and slow > 5 * fast
     assert chunk_seconds("Some Other Card") is None
 
