@@ -57,6 +57,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Take in the present weights."""
         self.steps += 1
         weight = 1 - min(self.decay, self.steps / (self.steps + 20))
         current = self.module.state_dict()
@@ -71,10 +72,12 @@ class Budget:
 
     @property
     def spent(self) -> float:
+        """Seconds since it began."""
         return time.monotonic() - self.start
 
     @property
     def share(self) -> float:
+        """Of the budget that is spent; above 1 once it is used up."""
         return self.spent / self.seconds
 
 
@@ -130,10 +133,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under `prefix.name`."""
     return {f"{prefix}.{k}": v for k, v in tensors.items()}
 
 
 def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under `prefix.`, named without it."""
     return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
@@ -200,10 +205,12 @@ class MetricLog:
         self.path, self.active, self.sums, self.count = path, active, torch.zeros(0), 0
 
     def add(self, values: Tensor) -> None:
+        """Take in the values of one step [n]."""
         self.sums = values.clone() if self.count == 0 else self.sums + values
         self.count += 1
 
     def write(self, names: list[str], **facts: Any) -> None:
+        """One line: facts, and the means since the last one under these n names."""
         row = facts | dict(zip(names, (round(float(v), 5) for v in self.sums / max(1, self.count)), strict=True))
         self.count = 0
         if self.active:

@@ -78,6 +78,7 @@ class OwnMotion:
     latents: dict[int, Tensor] = field(default_factory=dict)
 
     def put(self, clip: int, latents: Tensor) -> None:
+        """Remember the newest of a clip; the oldest of all go beyond the capacity."""
         self.latents.pop(clip, None)
         self.latents[clip] = latents
         if len(self.latents) > self.capacity:
@@ -108,6 +109,7 @@ class BatchMaker:
         return torch.randn(*shape, generator=self.random)
 
     def normalised(self, latents: Tensor) -> Tensor:
+        """Latents [...,16,T,h,w] with mean 0 and deviation 1, float32."""
         return (latents.float() - self.mean) / self.std
 
     def conditioning(self, clips: Tensor) -> tuple[Tensor, Tensor]:

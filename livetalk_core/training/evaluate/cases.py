@@ -41,6 +41,7 @@ class Speaker:
 
     @property
     def size(self) -> int:
+        """Side of the square picture in pixels."""
         return int(self.reference.shape[0])
 
     @property

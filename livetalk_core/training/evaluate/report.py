@@ -59,6 +59,7 @@ class Bar:
 
     @property
     def passed(self) -> bool:
+        """Whether the figure keeps its limit."""
         return self.figure >= self.limit if self.at_least else self.figure <= self.limit
 
 

@@ -64,6 +64,7 @@ class SpeechBank:
 
     @property
     def seconds(self) -> float:
+        """Length of all utterances."""
         return len(self.samples) / SAMPLE_RATE
 
     def utterance(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

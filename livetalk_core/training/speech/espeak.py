@@ -42,6 +42,7 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
+        """Length of the sound."""
         return len(self.samples) / SAMPLE_RATE
 
     def mouth(self) -> NDArray[np.float32]:

@@ -55,6 +55,7 @@ class EvaluationUtterance:
 
     @property
     def frames(self) -> int:
+        """Video frames over it."""
         return len(self.mouth)
 
 
