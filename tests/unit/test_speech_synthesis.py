@@ -11,11 +11,13 @@ import pytest
 from livetalk_core.errors import ConfigError, MissingDependencyError
 from livetalk_core.training.embedded.audio_evaluation import correlate_at_best_lag
 from livetalk_core.training.speech import espeak as speech_espeak
-from livetalk_core.training.speech import others as speech_others
 from livetalk_core.training.speech.alignment import align_to_recording
 from livetalk_core.training.speech.espeak import Utterance, speak_espeak
+from livetalk_core.training.speech.festival import TRAINING_VOICES, FestivalVoice, speak_festival
+from livetalk_core.training.speech.flite import speak_flite
 from livetalk_core.training.speech.held_out import RECORDINGS, recorded_utterances
-from livetalk_core.training.speech.others import speak_festival, speak_flite
+from livetalk_core.training.speech.process import read_wave
+from livetalk_core.training.speech.visemes import visemes_of
 
 TEXT = "A sassy sea saw, a shiny shoe, so assess a see saw."
 
@@ -54,6 +56,27 @@ def test_fricatives_hiss_when_the_events_say_so(speak: Callable[[str], Utterance
     score = correlate_at_best_lag(hiss, said)
     assert score.lag == 0
     assert score.correlation > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("voice", TRAINING_VOICES, ids=lambda voice: voice.name)
+def test_every_training_voice_has_lips_that_fit_its_sound(voice: FestivalVoice) -> None:
+    spoken = _try(
+        lambda text: speak_festival(text, voice),
+        "Mama seta masa, pasota basima, sama masapa.".translate(
+            str.maketrans("Mamseptobi", "Мамсептоби") if voice.language == "ru" else {}
+        ),
+    )
+    assert all(visemes_of(event.symbol) for event in spoken.events if event.symbol)
+    assert len(spoken.closures()) >= 5
+    hiss = _hiss(spoken.samples)
+    said = np.zeros(len(hiss))
+    for event in spoken.events:
+        if event.symbol in {"s", "ss", "z"}:
+            said[round(event.start * 25) : round(event.end * 25)] = 1
+    score = correlate_at_best_lag(hiss, said)
+    assert abs(score.lag) <= 1
+    assert score.correlation > 0.4
 
 
 @pytest.mark.slow
@@ -121,6 +144,6 @@ def test_recordings_of_other_rates_are_resampled(tmp_path: Path) -> None:
         file.setsampwidth(2)
         file.setframerate(48000)
         file.writeframes(np.stack([tone, np.zeros_like(tone)], axis=1).tobytes())
-    samples = speech_others.read_wave(path)
+    samples = read_wave(path)
     assert len(samples) == 16000
     assert np.abs(np.fft.rfft(samples)).argmax() == 440

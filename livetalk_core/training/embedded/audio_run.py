@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..speech.bank import SpeechBank, build_bank, load_bank, save_bank
+from ..speech.bank import FESTIVAL_SHARE, SpeechBank, build_bank, load_bank, save_bank
 from ..speech.held_out import evaluation_utterances
 from .audio_evaluation import score_voices
 from .train_audio import AudioTrainer, AudioTrainingConfig, export_audio_encoder, load_reader, read_mouth
@@ -25,7 +25,7 @@ def bank_at(path: Path, utterances: int, seed: int, held_out: bool = False) -> S
     """The bank saved at `path`, or a new one built and saved there."""
     if path.exists():
         return load_bank(path)
-    bank = build_bank(utterances, seed, held_out)
+    bank = build_bank(utterances, seed, held_out, festival_share=0.0 if held_out else FESTIVAL_SHARE)
     save_bank(bank, path)
     return bank
 

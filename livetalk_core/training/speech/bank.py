@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from ...errors import TrainingError
 from .augment import augment_voice, unit_level
 from .espeak import SAMPLE_RATE, Utterance, speak_espeak
+from .festival import TRAINING_VOICES, speak_festival
 from .text import random_text
 
 SAMPLES_PER_FRAME: Final = 640
@@ -40,6 +41,11 @@ _TRAINING_VARIANTS = (
 )
 TRAINING_VARIANTS: Final = tuple(_TRAINING_VARIANTS.split())
 
+FESTIVAL_SHARE: Final = 0.35
+"""Share of a bank's sentences that festival's voices speak, where they are asked for."""
+_ENGLISH_VOICE_SHARE = 0.3
+# `audio_clips.compose` moves lips as late-told phonemes need; festival's times are right, so they are told late here.
+_TOLD_LATE_SECONDS: Final = 0.010
 _ORIGINALS_SHARE = 0.1
 _SHORTEST_SECONDS = 0.4
 _PEAK: Final = 32767.0
@@ -102,14 +108,12 @@ def make_bank(spoken: Sequence[Spoken]) -> SpeechBank:
     )
 
 
-def speak_one(seed: int, held_out: bool) -> list[Spoken]:
-    """One random sentence by a random espeak-ng voice, as it is and in two augmented versions."""
+def speak_one(seed: int, held_out: bool, festival_share: float = 0.0) -> list[Spoken]:
+    """One random sentence by a random voice, as it is and in two augmented versions."""
     rng = np.random.default_rng([seed, int(held_out)])
-    voice = random_voice(rng, held_out)
+    speak = _speak_festival if not held_out and rng.random() < festival_share else _speak_espeak
     while True:
-        text = random_text(rng, voice.split("+")[0])
-        rate, pitch, spread = int(rng.integers(100, 261)), int(rng.integers(10, 95)), int(rng.integers(5, 96))
-        utterance = speak_espeak(text, voice, rate, pitch, spread)
+        voice, utterance = speak(rng, held_out)
         if utterance.seconds >= _SHORTEST_SECONDS and np.abs(utterance.samples).max() > 1e-3:
             break
     level = Utterance(unit_level(utterance.samples), utterance.events)
@@ -121,6 +125,22 @@ def speak_one(seed: int, held_out: bool) -> list[Spoken]:
     return [pack_utterance(voice, version) for version in versions]
 
 
+def _speak_espeak(rng: np.random.Generator, held_out: bool) -> tuple[str, Utterance]:
+    voice = random_voice(rng, held_out)
+    text = random_text(rng, voice.split("+")[0])
+    rate, pitch, spread = int(rng.integers(100, 261)), int(rng.integers(10, 95)), int(rng.integers(5, 96))
+    return voice, speak_espeak(text, voice, rate, pitch, spread)
+
+
+def _speak_festival(rng: np.random.Generator, held_out: bool) -> tuple[str, Utterance]:
+    english, *others = TRAINING_VOICES
+    voice = english if rng.random() < _ENGLISH_VOICE_SHARE else others[int(rng.integers(len(others)))]
+    spoken = speak_festival(random_text(rng, voice.language), voice, float(rng.uniform(0.75, 1.35)))
+    late = _TOLD_LATE_SECONDS
+    events = tuple(e._replace(start=e.start + late, end=e.end + late) for e in spoken.events)
+    return voice.name, Utterance(spoken.samples, events)
+
+
 def random_voice(rng: np.random.Generator, held_out: bool) -> str:
     """Name of a training voice, or of one whose language or variant no training voice has."""
     if not held_out:
@@ -130,19 +150,21 @@ def random_voice(rng: np.random.Generator, held_out: bool) -> str:
     return f"{language}+{rng.choice(HELD_OUT_VARIANTS)}"
 
 
-def _speak_one(job: tuple[int, bool]) -> list[Spoken]:
+def _speak_one(job: tuple[int, bool, float]) -> list[Spoken]:
     return speak_one(*job)
 
 
-def build_bank(utterances: int, seed: int, held_out: bool = False, workers: int = 2) -> SpeechBank:
-    """Speak `utterances` random sentences in `workers` processes.
+def build_bank(
+    utterances: int, seed: int, held_out: bool = False, workers: int = 2, festival_share: float = 0.0
+) -> SpeechBank:
+    """Speak `utterances` random sentences in `workers` processes, a share of them by festival's voices.
 
     The same seed gives the same sentences, voices and augmentation; whispering voices may differ in noise.
 
     Raises:
-        MissingDependencyError: espeak-ng is not installed.
+        MissingDependencyError: a synthesiser is not installed.
     """
-    jobs = [(seed * 1_000_000 + index, held_out) for index in range(utterances)]
+    jobs = [(seed * 1_000_000 + index, held_out, festival_share) for index in range(utterances)]
     # A fresh interpreter per worker: the synthesiser's library and thread pools do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         groups = pool.map(_speak_one, jobs, chunksize=8)

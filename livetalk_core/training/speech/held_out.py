@@ -16,7 +16,9 @@ from .alignment import align_to_recording
 from .augment import unit_level
 from .bank import SAMPLES_PER_FRAME
 from .espeak import SAMPLE_RATE, Utterance, speak_espeak
-from .others import read_wave, speak_festival, speak_flite
+from .festival import speak_festival
+from .flite import speak_flite
+from .process import read_wave
 from .text import random_text
 
 SENTENCES: Final = (
