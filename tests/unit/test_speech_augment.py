@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from livetalk_core.errors import TrainingError
 from livetalk_core.training.speech import augment as augment
+from livetalk_core.training.speech import bank as bank_module
 from livetalk_core.training.speech.audio_clips import compose
 from livetalk_core.training.speech.bank import (
     HELD_OUT_LANGUAGES,
@@ -22,8 +23,10 @@ from livetalk_core.training.speech.bank import (
     pack_utterance,
     random_voice,
     save_bank,
+    speak_one,
 )
 from livetalk_core.training.speech.espeak import Utterance
+from livetalk_core.training.speech.festival import TRAINING_VOICES, FestivalVoice
 from livetalk_core.training.speech.text import random_text
 from livetalk_core.training.speech.visemes import PhonemeEvent
 
@@ -162,3 +165,29 @@ def test_text_follows_the_script_of_the_language() -> None:
     rng = np.random.default_rng(0)
     assert all(not any("a" <= c <= "z" for c in random_text(rng, "ru")) for _ in range(10))
     assert len(random_text(rng, "en-us", words=5).split()) == 5
+
+
+def test_a_sentence_that_a_voice_cannot_say_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def speak(text: str, voice: FestivalVoice, stretch: float) -> Utterance:
+        tried.append(text)
+        if len(tried) < 3:
+            raise TrainingError("no recording of these sounds", hint="try other words")
+        samples = np.sin(np.arange(16000) * 0.2).astype(np.float32) * 0.3
+        return Utterance(samples, (PhonemeEvent(0.1, 0.5, "a"), PhonemeEvent(0.5, 0.6, "m")))
+
+    monkeypatch.setattr(bank_module, "speak_festival", speak)
+    spoken = speak_one(3, held_out=False, festival_share=1.0)
+    assert len(set(tried)) == 3
+    assert len(spoken) >= 2
+    assert {voice for voice, _, _ in spoken} <= {voice.name for voice in TRAINING_VOICES}
+
+
+def test_a_voice_that_never_speaks_ends_the_bank_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speak(text: str, voice: FestivalVoice, stretch: float) -> Utterance:
+        raise TrainingError("no recording of these sounds", hint="try other words")
+
+    monkeypatch.setattr(bank_module, "speak_festival", speak)
+    with pytest.raises(TrainingError, match="no recording"):
+        speak_one(3, held_out=False, festival_share=1.0)

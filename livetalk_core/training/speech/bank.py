@@ -47,6 +47,7 @@ _ENGLISH_VOICE_SHARE = 0.3
 # `audio_clips.compose` moves lips as late-told phonemes need; festival's times are right, so they are told late here.
 _TOLD_LATE_SECONDS: Final = 0.010
 _ORIGINALS_SHARE = 0.1
+_ATTEMPTS: Final = 20
 _SHORTEST_SECONDS = 0.4
 _PEAK: Final = 32767.0
 _logger = logging.getLogger("livetalk")
@@ -134,8 +135,14 @@ def _speak_espeak(rng: np.random.Generator, held_out: bool) -> tuple[str, Uttera
 
 def _speak_festival(rng: np.random.Generator, held_out: bool) -> tuple[str, Utterance]:
     english, *others = TRAINING_VOICES
-    voice = english if rng.random() < _ENGLISH_VOICE_SHARE else others[int(rng.integers(len(others)))]
-    spoken = speak_festival(random_text(rng, voice.language), voice, float(rng.uniform(0.75, 1.35)))
+    for attempt in range(_ATTEMPTS):
+        voice = english if rng.random() < _ENGLISH_VOICE_SHARE else others[int(rng.integers(len(others)))]
+        try:
+            spoken = speak_festival(random_text(rng, voice.language), voice, float(rng.uniform(0.75, 1.35)))
+            break
+        except TrainingError:
+            if attempt + 1 == _ATTEMPTS:
+                raise
     late = _TOLD_LATE_SECONDS
     events = tuple(e._replace(start=e.start + late, end=e.end + late) for e in spoken.events)
     return voice.name, Utterance(spoken.samples, events)

@@ -73,6 +73,7 @@ def speak_festival(text: str, voice: FestivalVoice = KAL, stretch: float = 1.0) 
 
     Raises:
         MissingDependencyError: festival or the voice is not installed.
+        TrainingError: it cannot say this text.
         ConfigError: text with characters other than letters and simple punctuation.
     """
     check_text(text)

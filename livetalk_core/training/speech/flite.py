@@ -18,6 +18,7 @@ def speak_flite(text: str, voice: str = "slt", stretch: float = 1.0) -> Utteranc
 
     Raises:
         MissingDependencyError: flite is not installed.
+        TrainingError: it cannot say this text.
         ConfigError: unknown voice, or text with characters other than letters and simple punctuation.
     """
     if voice not in FLITE_VOICES:

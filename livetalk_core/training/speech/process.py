@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from ...errors import ConfigError, MissingDependencyError
+from ...errors import ConfigError, MissingDependencyError, TrainingError
 from .espeak import SAMPLE_RATE
 from .visemes import PhonemeEvent
 
@@ -35,7 +35,8 @@ def run_synthesiser(command: list[str], package: str) -> str:
     """What `command` printed.
 
     Raises:
-        MissingDependencyError: the program of the Debian `package` is missing or failed.
+        MissingDependencyError: the program of the Debian `package` is missing.
+        TrainingError: it failed, as voices do on words for whose sounds they have no recording.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_SECONDS)
@@ -44,8 +45,9 @@ def run_synthesiser(command: list[str], package: str) -> str:
             f"{command[0]} is not installed", hint=f"install it: apt-get install {package}"
         ) from error
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise MissingDependencyError(
-            f"{command[0]} failed: {error}", hint=f"reinstall it: apt-get install --reinstall {package}"
+        raise TrainingError(
+            f"{command[0]} failed: {error}",
+            hint=f"try other words; if it always fails: apt-get install --reinstall {package}",
         ) from error
     return done.stdout
 
