@@ -6,7 +6,7 @@
 # make test-all  test, the slow tiers, a real ComfyUI and a real browser (about an hour)
 # make bench   how fast the embedded model is here
 # make embedded-model  train the embedded model from nothing
-# make distill-ablation  compare self-correction with K_max 1, 3, 5 and none: about ten hours on one core
+# make distill-ablation  compare self-correction with K_max 1, 3, 5 and none: about an hour on one core
 # make clean   remove what these made
 #
 # TORCH chooses the torch to install; the default is the CPU build. For a GPU, for instance:

@@ -189,7 +189,8 @@ def _head(figure: Figure, axes: list[Any], title: str, note: str) -> None:
         labels,
         loc="upper right",
         bbox_to_anchor=where,
-        ncols=min(4, max(1, len(labels))),
+        # Two rows of at most four would reach into the note.
+        ncols=max(1, len(labels)) if len(labels) <= 4 else 3,
         frameon=False,
         fontsize=11,
         labelcolor=_INK,

@@ -42,7 +42,7 @@ def write_report(result: Result, strips: Mapping[str, Path], out: Path, chunks: 
     """
     write_atomic(out / "ablation.json", json.dumps(result))
     write_atomic(out / "ablation.md", ablation_table(result))
-    note = f"one held-out person, all held-out voices; mean over training runs, and over {_SMOOTHED} chunks"
+    note = f"a held-out person; mean over training runs and over {_SMOOTHED} chunks"
     title = f"Drift over {chunks} chunks"
     panels_plot(_panels({a: s for a, s in result.items() if a not in CLAIMS}), out / "ablation.png", title, note)
     claims = {arm: seeds for arm, seeds in result.items() if arm in CLAIMS or arm == REFERENCE_ARM}
@@ -54,17 +54,33 @@ def write_report(result: Result, strips: Mapping[str, Path], out: Path, chunks: 
 
 
 def ablation_table(result: Result) -> str:
-    """Every run's first and last chunks by every drift metric and the change between them, as Markdown."""
-    heads = ["arm", "seed", *DRIFT.values(), "largest change", "border jump"]
+    """Every run's first and last chunks by every drift metric and the change between them, as Markdown.
+
+    The last column but one leaves the first chunks out, in which a student gets to where it stays.
+    """
+    heads = ["arm", "seed", *DRIFT.values(), "largest change", f"after {EDGE_CHUNKS} chunks", "border jump"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for arm, seeds in result.items():
         for seed, found in seeds.items():
             ends = found["ends"]
             cells = [f"{ends[name][0]:.2f} → {ends[name][1]:.2f} ({change(ends[name]):+.0%})" for name in DRIFT]
             largest = max(abs(change(ends[name])) for name in DRIFT)
-            worst = f"{largest:.0%}{', bounded' if largest <= BOUND else ''}"
-            lines.append(f"| {arm} | {seed} | {' | '.join(cells)} | {worst} | {found['border_jump']:.2f} |")
+            cells += [_verdict(largest), _verdict(_settled(found)), f"{found['border_jump']:.2f}"]
+            lines.append(f"| {arm} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _verdict(largest: float) -> str:
+    return f"{largest:.0%}{', bounded' if largest <= BOUND else ''}"
+
+
+def _settled(found: Mapping[str, Any]) -> float:
+    """Largest change of the curves from the second to the last `EDGE_CHUNKS` chunks; 0 where there are fewer."""
+    curves = [found["curves"][name] for name in DRIFT if name in found["curves"]]
+    if len(curves[0]) < 3 * EDGE_CHUNKS:
+        return 0.0
+    pairs = [(np.mean(c[EDGE_CHUNKS : 2 * EDGE_CHUNKS]), np.mean(c[-EDGE_CHUNKS:])) for c in curves]
+    return max(abs(change((float(first), float(last)))) for first, last in pairs)
 
 
 def change(ends: Sequence[float]) -> float:

@@ -87,14 +87,20 @@ def test_a_small_ablation_from_training_to_report(
 
 def entry(**ends: tuple[float, float]) -> dict[str, Any]:
     flat = dict.fromkeys(("color", "identity", "sharpness", "lips"), (1.0, 1.0))
-    return {"ends": flat | ends, "border_jump": 1.5}
+    curves = {name: [*np.linspace(1.0, 2.0, 30), *np.full(70, 2.0)] for name in ("color", "identity", "sharpness")}
+    return {"ends": flat | ends, "curves": curves, "border_jump": 1.5}
 
 
 def test_table_says_which_students_are_bounded() -> None:
     table = ablation_table({"steady": {"0": entry(color=(2.0, 2.1))}, "drifts": {"1": entry(sharpness=(0.8, 0.6))}})
     steady, drifts = table.splitlines()[2:]
     assert "2.00 → 2.10 (+5%)" in steady and "5%, bounded" in steady
-    assert "(-25%)" in drifts and "bounded" not in drifts
+    assert "(-25%)" in drifts and "25% |" in drifts
+    # Both stay where they are once they got there.
+    assert steady.endswith("0%, bounded | 1.50 |") and drifts.endswith("0%, bounded | 1.50 |")
+    grows = entry()
+    grows["curves"]["color"] = list(np.linspace(1.0, 3.0, 100))
+    assert ablation_table({"grows": {"0": grows}}).splitlines()[2].endswith("% | 1.50 |")
     assert change((4.0, 3.0)) == -0.25
 
 
