@@ -22,6 +22,7 @@ _MARGIN = 28
 _TITLE = 48
 _SIDE = 150
 _LABEL = 22
+_LABEL_SIZE = 18
 _CORNER = 10
 _PAPER, _INK, _FAINT = (250, 250, 248), (38, 40, 46), (118, 122, 130)
 
@@ -113,7 +114,9 @@ def draw_sheet(
     heights = [_CELL + (_LABEL if row.captions else 0) for row in rows]
     gaps = [0, *(_GROUP_GAP if row.begins_group else _GAP for row in rows[1:])]
     tops = _MARGIN + _TITLE + np.cumsum(np.array(gaps) + np.array([0, *heights[:-1]]))
-    lefts = [_MARGIN + _SIDE + n * (_CELL + _GAP) + sum(n >= b for b in breaks) * _GROUP_GAP for n in range(columns)]
+    label = ImageFont.load_default(_LABEL_SIZE)
+    side = max(_SIDE, *(int(label.getlength(row.label)) + _GROUP_GAP for row in rows))
+    lefts = [_MARGIN + side + n * (_CELL + _GAP) + sum(n >= b for b in breaks) * _GROUP_GAP for n in range(columns)]
     width = lefts[-1] + _CELL + _MARGIN
     sheet = Image.new("RGB", (width, int(tops[-1]) + heights[-1] + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -127,7 +130,7 @@ def draw_sheet(
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, lefts: Sequence[int]) -> None:
-    draw.text((_MARGIN, top + 6), row.label, fill=_INK, font=ImageFont.load_default(18))
+    draw.text((_MARGIN, top + 6), row.label, fill=_INK, font=ImageFont.load_default(_LABEL_SIZE))
     below = 32 if row.label else 6
     draw.multiline_text((_MARGIN, top + below), row.note, fill=_FAINT, font=ImageFont.load_default(14), spacing=5)
     mask = Image.new("L", (_CELL * 4, _CELL * 4), 0)
