@@ -64,7 +64,7 @@ class Comfy:
     def _note(self, message: Any) -> None:
         here = message.location.get("url", "").startswith((self.url, "webpack"))
         if message.type in ("warning", "error") and (here or "Failed to load" not in message.text):
-            self.said.append(message.text)
+            self.said.append(f"{message.text} {message.location.get('url', '')}".strip())
 
 
 _WATCH = """() => {
