@@ -84,7 +84,9 @@ test: setup
 
 test-all: comfy-setup
 	$(MAKE) page-setup || echo "without Playwright there are no tests in a browser"
-	$(PYTEST) -m "not gpu"
+	$(PYTEST) -m "not gpu and not page"
+	@# By themselves: while Playwright runs, nothing else in the process can have an event loop.
+	$(PYTEST) -m page
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

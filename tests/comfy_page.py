@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -62,11 +63,16 @@ class Comfy:
         return self.page.evaluate(f"() => {expression}")
 
     def _note(self, message: Any) -> None:
-        here = message.location.get("url", "").startswith((self.url, "webpack"))
-        if message.type in ("warning", "error") and (here or "Failed to load" not in message.text):
-            self.said.append(f"{message.text} {message.location.get('url', '')}".strip())
+        url = message.location.get("url", "")
+        if message.type not in ("warning", "error"):
+            return
+        if "Failed to load" in message.text and (not url.startswith((self.url, "webpack")) or _ASKED.search(url)):
+            return
+        self.said.append(f"{message.text} {url}".strip())
 
 
+# The page looks for help in its language first; a short stream can be over before the player asks for it.
+_ASKED = re.compile(r"/livetalk/(docs/|live/)")
 _WATCH = """() => {
   window.seen = { events: [] };
   const names = ["livetalk.phase", "livetalk.stream", "livetalk.chunk", "executed", "execution_success",
