@@ -59,6 +59,10 @@ class AblationRequest:
     chunks: int = 300
     changes: tuple[str, ...] = ()
 
+    def folder(self, arm: str, seed: int) -> Path:
+        """Where a run keeps its checkpoints, its model and what was measured."""
+        return self.out / f"{arm.replace(' ', '_')}-{seed}"
+
     def runs(self) -> Iterator[tuple[str, int]]:
         """Arm and seed of every run in order: what is not trained, the paper's arms seed by seed, then the claims'."""
         yield FIRST, 0
@@ -80,7 +84,7 @@ def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], N
     result: Result = {}
     case: EvaluationCase | None = None
     for arm, seed in request.runs():
-        folder = request.out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+        folder = request.folder(arm, seed)
         if not (folder / MEASURED).is_file():
             model = _model(request, arm, seed, folder, ranks, say)
             say(f"{arm}, seed {seed}: {request.chunks} chunks")
@@ -89,7 +93,7 @@ def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], N
             case = case or long_case(request.chunks * config.geometry.slice_frames / config.geometry.fps, config.width)
             roll_out(bundle, config, case, request.chunks, folder, arm)
         result.setdefault(arm, {})[str(seed)] = json.loads((folder / MEASURED).read_text())
-        strips = {name: request.out / f"{name.replace(' ', '_').replace(',', '')}-0" / FRAMES for name in result}
+        strips = {name: request.folder(name, 0) / FRAMES for name in result}
         write_report(result, strips, request.out, request.chunks)
     return result
 

@@ -136,4 +136,3 @@ def export_run(run: Path, model: Path | None, folder: Path) -> str:
     network = trained_network(checkpoint)
     export_model(checkpoint, network, open_parts(model), folder)
     return network
-

@@ -1,7 +1,8 @@
 """Both stages at 64x64, for experiments that train many students on a CPU core: the self-correction ablation.
 
-The teacher begins with random weights and sees true motion frames only. The embedded model's weights have met the
-model's own motion frames and noisy ones, so a student made of them would hold out whatever stage 2 did.
+The students' first weights begin with random ones and see true motion frames only: the embedded model's have met their
+own motion frames and noisy ones, so a student made of them would hold out whatever stage 2 did. The teacher goes on from
+them with disturbed motion frames.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from .settings import OptimizerConfig, RolloutConfig, RunConfig, Stage1Config, S
 
 STAGE1: Final = TrainingRecipe(
     name="toy-64",
-    about="Teach a transformer from nothing at 64x64, on true motion frames only: the ablation's teacher.",
+    about="Teach a transformer from nothing at 64x64, on true motion frames only: what the ablation begins with.",
     run=RunConfig(iterations=1500, batch=8, precision="fp32", save_every=100, log_every=20, sample_every=500),
     method=Stage1Config(
         optimizer=OptimizerConfig(learning_rate=1.5e-3, betas=(0.9, 0.98), warmup=50),
