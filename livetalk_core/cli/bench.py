@@ -12,8 +12,8 @@ import typer
 
 from .console import guarded, print_json, stderr, stdout
 from .groups import grouped
-from .options import Json, ModelOptions, RankOptions, Size, Steps
-from .parsing import model_name, parse_devices, parse_size
+from .options import Json, ModelOptions, RankOptions, Size, Steps, request_fields
+from .parsing import parse_size
 
 if TYPE_CHECKING:
     from ..diagnostics.bench import BenchResult, Progress
@@ -46,19 +46,12 @@ def bench(
     if out is not None:
         check_writable(out)
     request = BenchRequest(
-        model=model_name(model.model),
-        device=model.device,
-        dtype=model.dtype,
         size=parse_size(size),
         steps=steps,
         chunks=chunks,
         warmup=warmup,
         seed=seed,
-        compile=model.compile_model,
-        offload=model.offload,
-        world_size=ranks.world_size,
-        devices=parse_devices(ranks.devices, ranks.world_size),
-        attention=ranks.attention,
+        **request_fields(model, ranks, ranks.world_size),
     )
     with _progress(as_json) as tell:
         result = run_bench(request, tell)

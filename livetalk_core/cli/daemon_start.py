@@ -12,8 +12,8 @@ from ..errors import DaemonUnavailableError
 from .console import guarded, print_json, stderr, stdout
 from .daemon_table import plain
 from .groups import grouped
-from .options import HostsFile, Json, ModelOptions, RankOptions
-from .parsing import model_name, parse_devices, read_hosts
+from .options import HostsFile, Json, ModelOptions, RankOptions, request_fields
+from .parsing import read_hosts
 
 if TYPE_CHECKING:
     from ..daemon.daemon_config import DaemonConfig
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..production import ModelFacts, VideoRequest
 
 _DEFAULTS = (None, "auto", "embedded")
+
 
 @guarded
 @grouped
@@ -65,14 +66,7 @@ def _request(model: ModelOptions, ranks: RankOptions, hosts: Hosts | None, idle_
     return VideoRequest(
         audio="",
         output=Path(),
-        model=model_name(model.model),
-        device=model.device,
-        dtype=model.dtype,
-        compile=model.compile_model,
-        offload=model.offload,
-        world_size=world,
-        devices=parse_devices(ranks.devices, world),
-        attention=ranks.attention,
+        **request_fields(model, ranks, world),
         detached=True,
         daemon=DaemonConfig(world_size=world, idle_timeout=idle_seconds, hosts=hosts),
     )

@@ -12,8 +12,8 @@ import typer
 
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
 from .groups import grouped
-from .options import HostsFile, Json, ModelOptions, RankOptions
-from .parsing import model_name, parse_devices, parse_size, read_hosts
+from .options import HostsFile, Json, ModelOptions, RankOptions, request_fields
+from .parsing import parse_size, read_hosts
 
 if TYPE_CHECKING:
     from ..daemon.hosts import Hosts
@@ -217,14 +217,7 @@ def _request(
         drift_threshold=correction.drift_threshold,
         renoise=correction.renoise,
         anchor=None if correction.anchor is None else correction.anchor.value,
-        model=model_name(model.model),
-        device=model.device,
-        dtype=model.dtype,
-        compile=model.compile_model,
-        offload=model.offload,
-        world_size=world,
-        devices=parse_devices(ranks.devices, world),
-        attention=ranks.attention,
+        **request_fields(model, ranks, world),
         daemon=None if hosts is None else DaemonConfig(world_size=hosts.world, hosts=hosts),
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..config import Offload
+from .parsing import model_name, parse_devices
 
 _MODEL, _RANKS = "Model and device", "Several GPUs"
 
@@ -85,3 +86,21 @@ class RankOptions:
             rich_help_panel=_RANKS,
         ),
     ] = "auto"
+
+
+def request_fields(model: ModelOptions, ranks: RankOptions, world: int | None) -> dict[str, Any]:
+    """What a request (`VideoRequest`, `BenchRequest`) calls these options; `world` ranks, None: this process.
+
+    Raises:
+        ConfigError: devices that do not fit the ranks.
+    """
+    return {
+        "model": model_name(model.model),
+        "device": model.device,
+        "dtype": model.dtype,
+        "compile": model.compile_model,
+        "offload": model.offload,
+        "world_size": world,
+        "devices": parse_devices(ranks.devices, world),
+        "attention": ranks.attention,
+    }
