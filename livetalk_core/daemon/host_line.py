@@ -238,4 +238,3 @@ class FollowerLine:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
         return descriptor
-

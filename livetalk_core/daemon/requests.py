@@ -194,4 +194,3 @@ class Requests:
         if record is None or record.client != client:
             raise StreamDroppedError(f"There is no stream {number}.", "Open one.", stream=number)
         return record
-

@@ -85,6 +85,7 @@ class SplitPlane:
             place.copy_(parts[rank].unflatten(3, (rows[1], columns[1])))
         return whole.flatten(3, 4)
 
+
 class _Border:
     """Both borders of a plane along one axis, on their way from the neighbours into `target`.
 
@@ -128,4 +129,3 @@ class _Border:
         self._pending.wait()
         for rank, place in self._target.items():
             place.copy_(self._received[rank])
-
