@@ -1,8 +1,8 @@
 """Both stages at 64x64, for experiments that train many students on a CPU core: the self-correction ablation.
 
 The students' first weights begin with random ones and see true motion frames only: the embedded model's have met their
-own motion frames and noisy ones, so a student made of them would hold out whatever stage 2 did. The teacher goes on from
-them with disturbed motion frames.
+own motion frames and noisy ones, so a student made of them would hold out whatever stage 2 did. The teacher goes on
+from them with disturbed motion frames.
 """
 
 from __future__ import annotations
