@@ -16,6 +16,12 @@ from conftest import Runner
 pytestmark = [pytest.mark.comfy, pytest.mark.timeout(600)]
 pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_loaded(server: Any) -> None:
+    """Begin without the daemons of other files, which may have more ranks."""
+    server.post("/livetalk/release")
+
 CONTROL_SECONDS = 1.0
 """Between pressing Stop and the host's word that the prompt has ended, on a machine that does nothing else."""
 
