@@ -39,11 +39,7 @@ def _speech(chunks: int) -> Any:
 
 
 def _embedded() -> StreamConfig:
-    own = describe_model(None).defaults
-    return StreamConfig(
-        width=own.width, height=own.height, geometry=own.geometry, sampler=own.sampler, correction=own.correction,
-        audio=own.audio,
-    )  # fmt: skip
+    return describe_model(None).defaults.stream()
 
 
 def _daemon(folder: str, world: int) -> DaemonConfig:

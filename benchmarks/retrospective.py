@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from livetalk_core.config import CorrectionConfig, StreamConfig
+from livetalk_core.config import CorrectionConfig
 from livetalk_core.engine import Engine
 from livetalk_core.loading import load_model
 from livetalk_core.media import contact_sheet, curves_plot, open_sound, write_atomic
@@ -97,12 +97,8 @@ class Run:
 
     def __init__(self, bundle: ModelBundle, kind: str, seed: int, options: argparse.Namespace) -> None:
         self._folder, lookback = options.runs, options.lookback if kind == KINDS[2] else 0
-        defaults = bundle.defaults
-        config = StreamConfig(
-            width=defaults.width, height=defaults.height, seed=seed, geometry=defaults.geometry,
-            sampler=defaults.sampler, audio=defaults.audio,
-            correction=CorrectionConfig(color_strength=options.color_strength, lookback=lookback),
-        )  # fmt: skip
+        correction = CorrectionConfig(color_strength=options.color_strength, lookback=lookback)
+        config = bundle.defaults.stream(seed=seed, correction=correction)
         if kind != KINDS[0]:
             vae = DisturbedVAE(bundle.vae, config.geometry.motion_frames, options.strength, options.noise, seed)
             bundle = replace(bundle, vae=vae)

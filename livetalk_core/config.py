@@ -24,7 +24,12 @@ Anchor = Literal["reference", "first_chunk"]
 T = TypeVar("T", bound="Settings")
 
 
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+def require(ok: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a value of a setting that is not `ok`, with what is allowed in words.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not ok:
         raise ConfigError(f"{name} is {value!r}.", f"Allowed: {allowed}.", setting=name)
 
@@ -48,17 +53,17 @@ class ChunkGeometry(Settings, frozen=True, kw_only=True):
     spatial_stride: int = 8
 
     def __post_init__(self) -> None:
-        _require(self.temporal_stride >= 1, "temporal_stride", self.temporal_stride, "1 or more")
-        _require(self.spatial_stride >= 1, "spatial_stride", self.spatial_stride, "1 or more")
+        require(self.temporal_stride >= 1, "temporal_stride", self.temporal_stride, "1 or more")
+        require(self.spatial_stride >= 1, "spatial_stride", self.spatial_stride, "1 or more")
         for name in ("frames", "motion_frames"):
             value = getattr(self, name)
             ok = 1 <= value <= 1025 and (value - 1) % self.temporal_stride == 0
-            _require(ok, name, value, f"1 plus a multiple of {self.temporal_stride}, at most 1025")
-        _require(self.motion_frames < self.frames, "motion_frames", self.motion_frames, f"below frames = {self.frames}")
-        _require(1 <= self.fps <= 120, "fps", self.fps, "1 to 120")
-        _require(self.sample_rate % self.fps == 0, "sample_rate", self.sample_rate, f"a multiple of fps = {self.fps}")
-        _require(1 <= self.window_seconds <= 120, "window_seconds", self.window_seconds, "1 to 120")
-        _require(self.window_frames >= self.frames, "window_seconds", self.window_seconds, "at least one chunk")
+            require(ok, name, value, f"1 plus a multiple of {self.temporal_stride}, at most 1025")
+        require(self.motion_frames < self.frames, "motion_frames", self.motion_frames, f"below frames = {self.frames}")
+        require(1 <= self.fps <= 120, "fps", self.fps, "1 to 120")
+        require(self.sample_rate % self.fps == 0, "sample_rate", self.sample_rate, f"a multiple of fps = {self.fps}")
+        require(1 <= self.window_seconds <= 120, "window_seconds", self.window_seconds, "1 to 120")
+        require(self.window_frames >= self.frames, "window_seconds", self.window_seconds, "at least one chunk")
 
     @property
     def latent_frames(self) -> int:
@@ -103,8 +108,8 @@ class SamplerConfig(Settings, frozen=True, kw_only=True):
     shift: float = 5.0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
-        _require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
+        require(1 <= self.steps <= 1000, "steps", self.steps, "1 to 1000")
+        require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
 
 
 class CorrectionConfig(Settings, frozen=True, kw_only=True):
@@ -132,13 +137,13 @@ class CorrectionConfig(Settings, frozen=True, kw_only=True):
     border_fade: int = 0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
-        _require(0 <= self.lookback <= MAX_LOOKBACK, "lookback", self.lookback, f"0 to {MAX_LOOKBACK}")
-        _require(0 <= self.drift_threshold <= 100, "drift_threshold", self.drift_threshold, "0 to 100")
-        _require(0 <= self.renoise <= 1, "renoise", self.renoise, "0 to 1")
-        _require(0 <= self.border_fade <= MAX_BORDER_FADE, "border_fade", self.border_fade, f"0 to {MAX_BORDER_FADE}")
+        require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
+        require(0 <= self.lookback <= MAX_LOOKBACK, "lookback", self.lookback, f"0 to {MAX_LOOKBACK}")
+        require(0 <= self.drift_threshold <= 100, "drift_threshold", self.drift_threshold, "0 to 100")
+        require(0 <= self.renoise <= 1, "renoise", self.renoise, "0 to 1")
+        require(0 <= self.border_fade <= MAX_BORDER_FADE, "border_fade", self.border_fade, f"0 to {MAX_BORDER_FADE}")
         anchors = get_args(Anchor)
-        _require(self.anchor in anchors, "anchor", self.anchor, " or ".join(anchors))
+        require(self.anchor in anchors, "anchor", self.anchor, " or ".join(anchors))
 
 
 class AudioConfig(Settings, frozen=True, kw_only=True):
@@ -149,8 +154,8 @@ class AudioConfig(Settings, frozen=True, kw_only=True):
     context: int = 2
 
     def __post_init__(self) -> None:
-        _require(-70 <= self.loudness <= 0, "loudness", self.loudness, "-70 to 0 LUFS")
-        _require(0 <= self.context <= 16, "context", self.context, "0 to 16 frames on each side")
+        require(-70 <= self.loudness <= 0, "loudness", self.loudness, "-70 to 0 LUFS")
+        require(0 <= self.context <= 16, "context", self.context, "0 to 16 frames on each side")
 
 
 class StreamConfig(Settings, frozen=True, kw_only=True):
@@ -170,10 +175,10 @@ class StreamConfig(Settings, frozen=True, kw_only=True):
         step = 2 * self.geometry.spatial_stride
         for name in ("width", "height"):
             value = getattr(self, name)
-            _require(value > 0 and value % step == 0 and value <= MAX_SIDE, name, value,
+            require(value > 0 and value % step == 0 and value <= MAX_SIDE, name, value,
                      f"a multiple of {step} from {step} to {MAX_SIDE}")
-        _require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
-        _require(len(self.prompt) <= MAX_PROMPT_CHARACTERS, "prompt", f"{len(self.prompt)} characters long",
+        require(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"0 to {MAX_SEED}")
+        require(len(self.prompt) <= MAX_PROMPT_CHARACTERS, "prompt", f"{len(self.prompt)} characters long",
                  f"at most {MAX_PROMPT_CHARACTERS} characters")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..chunking import chunk_span
-from ..config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig, StreamConfig
+from ..config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig
 from ..engine.constants import StreamConstants, stream_constants
 from ..engine.step import render, to_255
 from ..models.bundle import ModelBundle, ModelDefaults
@@ -52,11 +52,7 @@ def _open(vectors: Vectors, given: dict[str, Tensor]) -> StreamConstants:
     settings = vectors.config("chunk")
     bundle = _bundle(vectors, given["in.chunk0.audio"], settings)
     height, width = settings["hw"]
-    defaults = bundle.defaults
-    config = StreamConfig(
-        width=width, height=height, seed=max(0, settings.get("seed", 0)), geometry=defaults.geometry,
-        sampler=defaults.sampler, correction=defaults.correction, audio=defaults.audio,
-    )  # fmt: skip
+    config = bundle.defaults.stream(width=width, height=height, seed=max(0, settings.get("seed", 0)))
     noise = {}
     for name, tensor in given.items():
         match = re.fullmatch(r"mid\.chunk(\d+)\.noise(\d+)", name)

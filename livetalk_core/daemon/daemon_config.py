@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from .. import __version__
-from ..config import Offload, Settings, _require
+from ..config import Offload, Settings, require
 from ..errors import ConfigError
 from .hosts import Hosts
 from .wire import SCHEMA_VERSION
@@ -39,7 +39,7 @@ class Deadlines(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            _require(0 < value <= 86_400, f"deadlines.{name}", value, "above 0, at most 86400 seconds")
+            require(0 < value <= 86_400, f"deadlines.{name}", value, "above 0, at most 86400 seconds")
 
 
 class RankOptions(Settings, frozen=True, kw_only=True):
@@ -65,8 +65,8 @@ class RankOptions(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("ulysses", "ring"):
             value = getattr(self, name)
-            _require(value is None or 1 <= value <= MAX_WORLD, name, value, f"1 to {MAX_WORLD}")
-        _require(self.threads is None or 1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
+            require(value is None or 1 <= value <= MAX_WORLD, name, value, f"1 to {MAX_WORLD}")
+        require(self.threads is None or 1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
 
     @classmethod
     def read(cls, options: Mapping[str, str]) -> RankOptions:
@@ -125,15 +125,15 @@ class DaemonConfig(Settings, frozen=True, kw_only=True):
     transport: Literal["unix", "tcp"] = "unix"
 
     def __post_init__(self) -> None:
-        _require(1 <= self.world_size <= MAX_WORLD, "world_size", self.world_size, f"1 to {MAX_WORLD}")
-        _require(2 <= self.slots <= 64, "slots", self.slots, "2 to 64")
-        _require(0 <= self.restarts <= 100, "restarts", self.restarts, "0 to 100")
-        _require(0 < self.restart_window < 1e9, "restart_window", self.restart_window, "above 0 seconds")
-        _require(0 < self.idle_timeout < 1e9, "idle_timeout", self.idle_timeout, "above 0 seconds")
-        _require(0 <= self.grace <= 3600, "grace", self.grace, "0 to 3600 seconds")
+        require(1 <= self.world_size <= MAX_WORLD, "world_size", self.world_size, f"1 to {MAX_WORLD}")
+        require(2 <= self.slots <= 64, "slots", self.slots, "2 to 64")
+        require(0 <= self.restarts <= 100, "restarts", self.restarts, "0 to 100")
+        require(0 < self.restart_window < 1e9, "restart_window", self.restart_window, "above 0 seconds")
+        require(0 < self.idle_timeout < 1e9, "idle_timeout", self.idle_timeout, "above 0 seconds")
+        require(0 <= self.grace <= 3600, "grace", self.grace, "0 to 3600 seconds")
         if self.hosts is not None:
             world = self.hosts.world
-            _require(self.world_size == world, "world_size", self.world_size, f"{world}, the ranks on all hosts")
+            require(self.world_size == world, "world_size", self.world_size, f"{world}, the ranks on all hosts")
         if self.worker == WORKER:
             RankOptions.read(self.options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from ..config import Settings, _require
+from ..config import Settings, require
 
 LAUNCHER = "torch.distributed.run"
 
@@ -32,11 +32,11 @@ class Hosts(Settings, frozen=True, kw_only=True):
     interface: str
 
     def __post_init__(self) -> None:
-        _require(2 <= self.nodes <= 64, "hosts.nodes", self.nodes, "2 to 64")
-        _require(1 <= self.ranks_per_node <= 16, "hosts.ranks_per_node", self.ranks_per_node, "1 to 16")
-        _require(0 < len(self.master) <= 255, "hosts.master", self.master, "a host's name or address")
-        _require(1024 <= self.port <= 65_535, "hosts.port", self.port, "1024 to 65535")
-        _require(0 < len(self.interface) <= 15, "hosts.interface", self.interface, "a network device such as eth0")
+        require(2 <= self.nodes <= 64, "hosts.nodes", self.nodes, "2 to 64")
+        require(1 <= self.ranks_per_node <= 16, "hosts.ranks_per_node", self.ranks_per_node, "1 to 16")
+        require(0 < len(self.master) <= 255, "hosts.master", self.master, "a host's name or address")
+        require(1024 <= self.port <= 65_535, "hosts.port", self.port, "1024 to 65535")
+        require(0 < len(self.interface) <= 15, "hosts.interface", self.interface, "a network device such as eth0")
 
     @property
     def world(self) -> int:

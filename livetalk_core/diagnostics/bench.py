@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from ..config import Offload, StreamConfig
+from ..config import Offload
 from ..errors import ConfigError
 from ..loading.describe import describe_model
 from ..media import array_sound, load_picture, open_sound
@@ -138,17 +138,8 @@ def _job(video: VideoRequest, request: BenchRequest) -> Job:
     manifest = describe_model(request.model)
     defaults = manifest.defaults
     width, height = request.size or (defaults.width, defaults.height)
-    steps = defaults.sampler.steps if request.steps is None else request.steps
-    config = StreamConfig(
-        width=width,
-        height=height,
-        seed=request.seed,
-        prompt=defaults.prompt,
-        geometry=defaults.geometry,
-        sampler=msgspec.structs.replace(defaults.sampler, steps=steps),
-        correction=defaults.correction,
-        audio=msgspec.structs.replace(defaults.audio, mode="stream"),
-    )
+    audio = msgspec.structs.replace(defaults.audio, mode="stream")
+    config = defaults.stream(steps=request.steps, width=width, height=height, seed=request.seed, audio=audio)
     if video.world_size is not None:
         require_world(video.world_size, config)
     rate = config.geometry.sample_rate

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig, Settings
+import msgspec
+
+from ..config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig, Settings, StreamConfig
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,17 @@ class ModelDefaults(Settings, frozen=True, kw_only=True):
     sampler: SamplerConfig = SamplerConfig()
     correction: CorrectionConfig = CorrectionConfig()
     audio: AudioConfig = AudioConfig()
+
+    def stream(self, *, steps: int | None = None, **changes: Any) -> StreamConfig:
+        """The settings of a stream: these, with the steps of the sampler and any others (by name) where given.
+
+        Raises:
+            ConfigError: a value that is not allowed.
+        """
+        settings = msgspec.structs.asdict(self) | changes
+        if steps is not None:
+            settings["sampler"] = SamplerConfig(steps=steps, shift=settings["sampler"].shift)
+        return StreamConfig(**settings)
 
 
 @dataclass(frozen=True)

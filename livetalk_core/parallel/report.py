@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import ChunkGeometry, SamplerConfig, StreamConfig
+from ..config import ChunkGeometry
 from ..errors import DeviceError
+from ..loading.manifest import PUBLISHED_DEFAULTS, read_model_config
+from ..models.bundle import ModelDefaults
 from .cost import UTILISATION, ChunkCost, Prediction, chunk_cost, predict, require_fits
 from .gpus import Gpu, find_gpu
 from .model_shape import ModelShape, TransformerShape, VAEShape
@@ -122,10 +124,9 @@ def plan_report(request: PlanRequest) -> PlanReport:
     """
     shape, defaults = _shape_and_defaults(request.model)
     width, height = request.size or (defaults.width, defaults.height)
-    # Checks the size as the engine does.
-    StreamConfig(width=width, height=height, geometry=defaults.geometry)
-    steps = SamplerConfig(steps=defaults.sampler.steps if request.steps is None else request.steps).steps
-    geometry = defaults.geometry
+    # Checks size and steps as the engine does.
+    stream = defaults.stream(steps=request.steps, width=width, height=height)
+    geometry, steps = stream.geometry, stream.sampler.steps
     latent_hw = (height // geometry.spatial_stride, width // geometry.spatial_stride)
     tokens = plan_tokens(geometry.latent_frames, latent_hw, shape.transformer.patch)
     plan = make_plan(
@@ -143,14 +144,13 @@ def plan_report(request: PlanRequest) -> PlanReport:
     return PlanReport(shape, (width, height), geometry, plan, cost, gpu, prediction, too_large)
 
 
-def _shape_and_defaults(model: str | None) -> tuple[ModelShape, StreamConfig]:
-    """Dimensions of a model, and the stream it was trained for."""
+def _shape_and_defaults(model: str | None) -> tuple[ModelShape, ModelDefaults]:
+    """Dimensions of a model, and the settings it was trained for."""
     if model == PUBLISHED:
-        return ModelShape(), StreamConfig(width=448, height=768)
+        return ModelShape(), PUBLISHED_DEFAULTS
     # Late: the published dimensions need no model library.
     from ..loading.describe import manifest_of
     from ..loading.layout import find_model
-    from ..loading.manifest import read_model_config
 
     files = find_model(model)
     assert files.transformer.config is not None
@@ -168,11 +168,7 @@ def _shape_and_defaults(model: str | None) -> tuple[ModelShape, StreamConfig]:
         vae=vae,
         weights_elsewhere=sum(_file_bytes(part.weights) for part in others if part is not None),
     )
-    defaults = manifest.defaults
-    stream = StreamConfig(
-        width=defaults.width, height=defaults.height, geometry=defaults.geometry, sampler=defaults.sampler
-    )
-    return shape, stream
+    return shape, manifest.defaults
 
 
 def _file_bytes(paths: tuple[Path, ...]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from PIL import Image
 
-from ..config import StreamConfig, _require
+from ..config import StreamConfig, require
 from ..daemon.daemon_config import MAX_WORLD
 from ..errors import StateError
 from ..loading.describe import describe_model
@@ -99,7 +99,7 @@ def prepare(request: VideoRequest, picture: Image.Image) -> Job:
 
 def require_world(world: int, config: StreamConfig) -> None:
     """Refuse ranks that would have nothing to do, before any is started."""
-    _require(1 <= world <= MAX_WORLD, "world_size", world, f"1 to {MAX_WORLD}")
+    require(1 <= world <= MAX_WORLD, "world_size", world, f"1 to {MAX_WORLD}")
     geometry = config.geometry
     latent_hw = (config.height // geometry.spatial_stride, config.width // geometry.spatial_stride)
     require_work(world, plan_tokens(geometry.latent_frames, latent_hw))
@@ -169,22 +169,12 @@ def stream_config(
     )
 
 
-def _default_config(
-    request: VideoRequest, manifest: Manifest, picture_size: tuple[int, int]
-) -> StreamConfig:
+def _default_config(request: VideoRequest, manifest: Manifest, picture_size: tuple[int, int]) -> StreamConfig:
     defaults = manifest.defaults
     geometry = request.geometry or defaults.geometry
     step = 2 * geometry.spatial_stride
     width, height = request.size or fit_size(picture_size, defaults.width * defaults.height, step)
-    return StreamConfig(
-        width=width,
-        height=height,
-        prompt=defaults.prompt,
-        geometry=geometry,
-        sampler=defaults.sampler,
-        correction=defaults.correction,
-        audio=defaults.audio,
-    )
+    return defaults.stream(width=width, height=height, geometry=geometry)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -106,10 +106,8 @@ def rollout_config(bundle: ModelBundle, recipe: TrainingRecipe) -> StreamConfig:
     correction = msgspec.structs.replace(
         defaults.correction, color_strength=rollout.color_strength, lookback=0, border_fade=0
     )
-    return StreamConfig(
-        width=recipe.size[0], height=recipe.size[1], geometry=defaults.geometry, sampler=rollout.sampler,
-        correction=correction, audio=defaults.audio,
-    )  # fmt: skip
+    width, height = recipe.size
+    return defaults.stream(width=width, height=height, sampler=rollout.sampler, correction=correction)
 
 
 def roll_out(

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from tiny_model import tiny_modules, write_tiny_model
 from torch import nn
 
-from livetalk_core.config import Offload
-from livetalk_core.errors import CheckpointError, DeviceError, OutputError
+from livetalk_core.config import ChunkGeometry, Offload
+from livetalk_core.errors import CheckpointError, ConfigError, DeviceError, OutputError
 from livetalk_core.loading import Replacements, load_model, placement, safetensors_stream, save_model
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.encoders import encode_text
@@ -305,3 +305,15 @@ def test_component_of_another_model_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"audio_channels": 32', '"audio_channels": 48'))
     with pytest.raises(CheckpointError, match=r"audio_proj\.proj1\.weight"):
         load_model(folder, "cpu", "fp32")
+
+
+def test_stream_of_a_model_has_all_of_its_settings_but_those_that_are_changed() -> None:
+    geometry = ChunkGeometry(frames=17)
+    defaults = ModelDefaults(width=48, height=32, prompt="A person talks.", geometry=geometry)
+    stream = defaults.stream(steps=2, seed=3, width=64)
+    kept = set(ModelDefaults.__struct_fields__) - {"width", "sampler"}
+    assert {name: getattr(stream, name) for name in kept} == {name: getattr(defaults, name) for name in kept}
+    assert (stream.sampler.steps, stream.sampler.shift) == (2, defaults.sampler.shift)
+    assert (stream.seed, stream.width) == (3, 64)
+    with pytest.raises(ConfigError, match="width"):
+        defaults.stream(width=5)

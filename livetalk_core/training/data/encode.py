@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...config import StreamConfig
 from ...engine.constants import audio_encoder, reference_latents
 from ...errors import TrainingError
 from ...models.bundle import ModelBundle
@@ -39,11 +38,8 @@ def encode_clip(bundle: ModelBundle, clip: RawClip) -> dict[str, Tensor]:
 @torch.no_grad()
 def encode_sound(bundle: ModelBundle, clip: RawClip, chunks: int) -> Tensor:
     """The newest rows of each chunk's window, [K, frames + context, layers, channels] bfloat16."""
-    defaults = bundle.defaults
-    geometry = defaults.geometry
-    encoder = audio_encoder(
-        bundle, StreamConfig(width=clip.size[0], height=clip.size[1], geometry=geometry, audio=defaults.audio)
-    )
+    geometry = bundle.defaults.geometry
+    encoder = audio_encoder(bundle, bundle.defaults.stream())
     rows = []
     for chunk in range(chunks):
         first = chunk * geometry.slice_samples

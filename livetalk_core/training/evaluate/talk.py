@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...config import ChunkGeometry, SamplerConfig, StreamConfig
+from ...config import ChunkGeometry, StreamConfig
 from ...engine import Engine, generate
 from ...errors import ConfigError
 from ...lip_sync import mouth_opening
@@ -78,11 +78,7 @@ def stream_config(bundle: ModelBundle, seed: int, steps: int | None = None) -> S
         ConfigError: steps or seed that no stream can have.
     """
     defaults = bundle.defaults
-    sampler = defaults.sampler if steps is None else SamplerConfig(steps=steps, shift=defaults.sampler.shift)
-    return StreamConfig(
-        width=defaults.width, height=defaults.height, seed=seed, geometry=defaults.geometry, sampler=sampler,
-        correction=defaults.correction, audio=msgspec.structs.replace(defaults.audio, mode="stream"),
-    )  # fmt: skip
+    return defaults.stream(steps=steps, seed=seed, audio=msgspec.structs.replace(defaults.audio, mode="stream"))
 
 
 def engine_talk(bundle: ModelBundle, manner: Manner = OWN_MANNER) -> Talk:

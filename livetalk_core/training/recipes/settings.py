@@ -8,13 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...config import SamplerConfig, Settings, decode_config
+from ...config import SamplerConfig, Settings, decode_config, require
 from ...errors import ConfigError
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {value!r}.", f"Allowed: {allowed}.", setting=name)
 
 
 class OptimizerConfig(Settings, frozen=True, kw_only=True):
@@ -27,11 +22,11 @@ class OptimizerConfig(Settings, frozen=True, kw_only=True):
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0, below 1")
-        _require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "0 or more, below 1")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip > 0, "clip", self.clip, "above 0")
-        _require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0, below 1")
+        require(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "0 or more, below 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.clip > 0, "clip", self.clip, "above 0")
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
 
 
 class RunConfig(Settings, frozen=True, kw_only=True):
@@ -65,11 +60,11 @@ class RunConfig(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("iterations", "batch", "accumulate", "save_every", "keep", "log_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(self.sample_every >= 0, "sample_every", self.sample_every, "0 or more")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.sample_every >= 0, "sample_every", self.sample_every, "0 or more")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
         rest = self.batch % self.accumulate
-        _require(rest == 0, "batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
+        require(rest == 0, "batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
 
 
 class Stage1Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="stage1"):
@@ -100,12 +95,12 @@ class Stage1Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        _require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
-        _require(self.drop_text >= 0 and self.drop_all >= 0 and self.drop_text + self.drop_all <= 1,
+        require(0.01 <= self.shift <= 100, "shift", self.shift, "0.01 to 100")
+        require(self.drop_text >= 0 and self.drop_all >= 0 and self.drop_text + self.drop_all <= 1,
                  "drop_text + drop_all", self.drop_text + self.drop_all, "0 to 1")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 or more, below 1")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 or more, below 1")
         for name in ("flow_weight", "face_weight", "temporal_weight", "motion_noise"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
 
 
 class RolloutConfig(Settings, frozen=True, kw_only=True):
@@ -124,7 +119,7 @@ class RolloutConfig(Settings, frozen=True, kw_only=True):
     color_strength: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
+        require(0 <= self.color_strength <= 1, "color_strength", self.color_strength, "0 to 1")
 
 
 class Stage2Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="stage2"):
@@ -158,12 +153,12 @@ class Stage2Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.max_chunks <= 64, "max_chunks", self.max_chunks, "1 to 64")
-        _require(self.critic_updates >= 1, "critic_updates", self.critic_updates, "1 or more")
-        _require(0 < self.min_time < self.max_time < 1, "min_time, max_time", (self.min_time, self.max_time),
+        require(1 <= self.max_chunks <= 64, "max_chunks", self.max_chunks, "1 to 64")
+        require(self.critic_updates >= 1, "critic_updates", self.critic_updates, "1 or more")
+        require(0 < self.min_time < self.max_time < 1, "min_time, max_time", (self.min_time, self.max_time),
                  "0 < min_time < max_time < 1")
-        _require(self.motion_alignment >= 0, "motion_alignment", self.motion_alignment, "0 or more")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 or more, below 1")
+        require(self.motion_alignment >= 0, "motion_alignment", self.motion_alignment, "0 or more")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 or more, below 1")
 
 
 class TrainingRecipe(Settings, frozen=True, kw_only=True):
