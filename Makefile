@@ -93,22 +93,27 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md).
+# The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md). Interrupted, the same
+# command goes on.
 RUNS ?= runs
+EMBEDDED ?= livetalk_core/assets/tiny
 ABLATION ?= $(RUNS)/ablation
 TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training.embedded
 ONE := $(BIN)/python -m livetalk_core.training.embedded
+AGAIN = $$(ls $(RUNS)/$(1)/checkpoints/*/checkpoint.json > /dev/null 2>&1 && echo --resume)
 embedded-model: setup
 	$(PIP) -e '.[train]'
-	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2
-	$(ONE).clips --bank $(RUNS)/audio/speech_bank.safetensors --out $(RUNS)/clips
-	$(TWO).train_vae --clips $(RUNS)/clips --out $(RUNS)/vae --minutes 48
+	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2 $(call AGAIN,audio)
+	test -f $(RUNS)/clips/clips.json || $(ONE).clips --bank $(RUNS)/audio/speech_bank.safetensors --out $(RUNS)/clips
+	$(TWO).train_vae --clips $(RUNS)/clips --out $(RUNS)/vae --minutes 48 $(call AGAIN,vae)
 	$(TWO).latent_cache --clips $(RUNS)/clips --vae $(RUNS)/vae/vae --audio $(RUNS)/audio/audio_encoder \
 	  --out $(RUNS)/cache
-	$(TWO).train_stage1 --cache $(RUNS)/cache --vae $(RUNS)/vae/vae --out $(RUNS)/stage1 --minutes 50
+	$(TWO).train_stage1 --cache $(RUNS)/cache --vae $(RUNS)/vae/vae --out $(RUNS)/stage1 --minutes 50 \
+	  $(call AGAIN,stage1)
 	$(ONE).train_vae_borders --clips $(RUNS)/clips --cache $(RUNS)/cache --vae $(RUNS)/vae/vae \
-	  --out $(RUNS)/vae_borders
-	$(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders --audio $(RUNS)/audio/audio_encoder
+	  --out $(RUNS)/vae_borders --minutes 10 $(call AGAIN,vae_borders)
+	$(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders --audio $(RUNS)/audio/audio_encoder \
+	  --out $(EMBEDDED)
 
 # The self-correction ablation at toy scale (docs/training.md says how long): interrupted, the same command goes on.
 distill-ablation: setup

@@ -17,20 +17,15 @@ from livetalk_core.training.embedded.audio_evaluation import (
     loudness_track,
     score_voices,
 )
-from livetalk_core.training.embedded.train_audio import (
-    AudioTrainer,
-    AudioTrainingConfig,
-    MouthReader,
-    closures_of,
-    export_audio_encoder,
-    load_reader,
-    mouth_loss,
-    read_mouth,
-)
+from livetalk_core.training.embedded.audio_loss import closures_of, mouth_loss
+from livetalk_core.training.embedded.audio_model import MouthReader, export_audio_encoder, load_reader, read_mouth
+from livetalk_core.training.embedded.timed_run import TimedRun
+from livetalk_core.training.embedded.train_audio import AudioTask, AudioTraining
 from livetalk_core.training.speech.bank import SpeechBank, make_bank, pack_utterance
 from livetalk_core.training.speech.espeak import Utterance
 from livetalk_core.training.speech.held_out import EvaluationUtterance
 from livetalk_core.training.speech.visemes import PhonemeEvent
+from livetalk_core.training.trainer.ranks import join_ranks
 
 pytestmark = pytest.mark.unit
 
@@ -43,24 +38,22 @@ def _bank() -> SpeechBank:
 
 
 def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
-    config = AudioTrainingConfig(batch=1, bfloat16=False)
-    straight = AudioTrainer(_bank(), tmp_path / "a", config)
-    interrupted = AudioTrainer(_bank(), tmp_path / "b", config)
-    for trainer in (straight, interrupted):
-        trainer.train_step(0.1)
-    interrupted.save()
-    resumed = AudioTrainer(_bank(), tmp_path / "b", config)
-    resumed.resume()
-    assert resumed.step == 1
-    for trainer in (straight, resumed):
-        trainer.train_step(0.2)
-    for name, value in straight.average.state_dict().items():
-        torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=1e-7)
+    """Dropout included."""
+    config = AudioTraining(batch=1, bfloat16=False)
+    with join_ranks("cpu") as ranks:
 
+        def new_run() -> TimedRun:
+            return TimedRun(AudioTask(_bank(), tmp_path, config), tmp_path, ranks, config.pace, config)
 
-def test_resume_without_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors"):
-        AudioTrainer(_bank(), tmp_path, AudioTrainingConfig(batch=1)).resume()
+        straight, resumed = new_run(), new_run()
+        straight.update(0.1)
+        straight.save()
+        resumed.resume()
+        assert resumed.step == 1
+        for run in (straight, resumed):
+            run.update(0.2)
+    for name, value in straight.average.state.items():
+        torch.testing.assert_close(resumed.average.state[name], value, rtol=0, atol=1e-7)
 
 
 def test_exported_folder_is_a_transformers_model(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +13,31 @@ from torch import nn
 
 from livetalk_core.errors import TrainingError
 from livetalk_core.models.transformer import LiveTalkTransformer3DModel
-from livetalk_core.training.embedded import train_stage1, train_vae
-from livetalk_core.training.embedded.clips import open_clips
+from livetalk_core.training.embedded import stage1_model, train_vae
+from livetalk_core.training.embedded.clips import ClipStore, open_clips
 from livetalk_core.training.embedded.latent_cache import FEATURE_ROWS, LatentCache, by_latent, open_cache, window_rows
 from livetalk_core.training.embedded.muon import Muon, orthogonalise
 from livetalk_core.training.embedded.refit_audio import fit_features, refit
-from livetalk_core.training.embedded.run_state import (
-    Budget,
-    MovingAverage,
-    cosine,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizers,
-    save_checkpoint,
-)
 from livetalk_core.training.embedded.stage1_batch import BatchMaker, OwnMotion, Stage1Options
+from livetalk_core.training.embedded.stage1_loss import stage1_loss
+from livetalk_core.training.embedded.stage1_model import TRANSFORMER_CONFIG, Student
+from livetalk_core.training.embedded.timed_run import Pace, TimedRun, cosine
+from livetalk_core.training.embedded.train_stage1 import Stage1Task, Stage1Training, constant_then_linear
+from livetalk_core.training.embedded.train_vae import VaeTask, VaeTraining
+from livetalk_core.training.embedded.vae_crops import random_crops, region_weights
+from livetalk_core.training.embedded.vae_model import new_vae
+from livetalk_core.training.trainer.metrics import read_metrics
+from livetalk_core.training.trainer.ranks import Ranks, join_ranks
 
 pytestmark = pytest.mark.unit
+
+SMALL = TRANSFORMER_CONFIG | {"dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64}
+
+
+@pytest.fixture
+def ranks() -> Iterator[Ranks]:
+    with join_ranks("cpu") as ranks:
+        yield ranks
 
 
 def small_cache(clips: int = 3) -> LatentCache:
@@ -65,61 +75,83 @@ def test_muon_descends() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_optimizer_state_survives_a_checkpoint(tmp_path: Path) -> None:
-    """Two steps, save, load, one step = three steps."""
+class LineTask:
+    """y = ax + b by Muon and AdamW; `bad` steps have a gradient that is no number."""
 
-    def build() -> tuple[nn.Linear, list[torch.optim.Optimizer]]:
+    def __init__(self, bad: tuple[int, ...] = ()) -> None:
         torch.manual_seed(3)
-        layer = nn.Linear(6, 6)
-        return layer, [Muon([layer.weight], lr=0.01), torch.optim.AdamW([layer.bias], lr=0.01)]
+        self.network = nn.Linear(6, 6)
+        self.optimizers = [Muon([self.network.weight]), torch.optim.AdamW([self.network.bias])]
+        self.bad, self.calls = bad, 0
+        self.exported: dict[str, torch.Tensor] = {}
 
-    def step(layer: nn.Linear, optimizers: list[torch.optim.Optimizer], seed: int) -> None:
-        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
-        layer.zero_grad()
-        layer(x).square().mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
+    def loss(self, rng: np.random.Generator, share: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        x = torch.from_numpy(rng.standard_normal((4, 6))).float() + torch.randn(4, 6)
+        loss = self.network(x).square().mean() * (math.nan if self.calls in self.bad else 1.0)
+        self.calls += 1
+        return loss, {"twice": 2 * loss.detach()}
 
-    straight, straight_optimizers = build()
-    for seed in range(3):
-        step(straight, straight_optimizers, seed)
-    first, first_optimizers = build()
-    for seed in range(2):
-        step(first, first_optimizers, seed)
-    path = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(path, dict(first.state_dict()) | optimizer_tensors(first_optimizers), {"step": 2})
-    tensors, facts = load_checkpoint(path)
-    second, second_optimizers = build()
-    second.load_state_dict({k: tensors[k] for k in ("weight", "bias")})
-    restore_optimizers(second_optimizers, tensors)
-    step(second, second_optimizers, 2)
-    assert facts == {"step": 2}
-    assert torch.equal(second.weight, straight.weight)
-    assert torch.equal(second.bias, straight.bias)
+    def export(self, average: dict[str, torch.Tensor]) -> None:
+        self.exported = average
 
 
-def test_missing_checkpoint_and_data_are_named(tmp_path: Path) -> None:
+def line_run(out: Path, ranks: Ranks, task: LineTask | None = None, minutes: float = 100.0) -> TimedRun:
+    config = VaeTraining()
+    pace = Pace(minutes=minutes, learning_rate=0.01, warm_up=2, average_decay=0.9)
+    return TimedRun(task or LineTask(), out, ranks, pace, config)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, ranks: Ranks) -> None:
+    straight, stopped = line_run(tmp_path / "a", ranks), line_run(tmp_path / "b", ranks)
+    for run in (straight, stopped):
+        run.update(0.1)
+        run.update(0.2)
+    stopped.save()
+    resumed = line_run(tmp_path / "b", ranks)
+    resumed.resume()
+    assert resumed.step == resumed.updates == 2
+    for run in (straight, resumed):
+        run.update(0.3)
+    for name, value in straight._tensors().items():
+        assert torch.equal(value, resumed._tensors()[name]), name
+
+
+def test_a_run_ends_with_its_time_and_leaves_metrics_and_average(tmp_path: Path, ranks: Ranks) -> None:
+    run = line_run(tmp_path, ranks, minutes=0.002)
+    run.run()
+    assert isinstance(run.task, LineTask)
+    assert set(run.task.exported) == {"weight", "bias"}
+    last = read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert last["iteration"] == run.step > 0
+    assert last["twice"] == pytest.approx(2 * last["loss"], rel=1e-4)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        line_run(tmp_path, ranks).run()
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, ranks: Ranks) -> None:
+    run = line_run(tmp_path, ranks, LineTask(bad=(1,)))
+    run.update(0.1)
+    before = {name: value.clone() for name, value in run._tensors().items()}
+    run.update(0.2)
+    assert (run.step, run.updates) == (2, 1)
+    assert all(torch.equal(before[name], value) for name, value in run._tensors().items())
+
+
+def test_what_is_missing_is_named(tmp_path: Path, ranks: Ranks) -> None:
     with pytest.raises(TrainingError, match="no checkpoint"):
-        load_checkpoint(tmp_path / "none.safetensors")
+        line_run(tmp_path, ranks).run(resume=True)
     with pytest.raises(TrainingError, match=r"clips\.json"):
         open_clips(tmp_path)
     with pytest.raises(TrainingError, match="no encoded frames"):
         open_cache(tmp_path)
+    with pytest.raises(SystemExit, match=r"error: .*clips\.json"):
+        train_vae.main(["--clips", str(tmp_path), "--out", str(tmp_path / "vae")])
 
 
-def test_moving_average_follows_slowly() -> None:
-    layer = nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        layer.weight.fill_(0.0)
-    average = MovingAverage(layer, decay=0.9)
-    with torch.no_grad():
-        layer.weight.fill_(1.0)
-    for _ in range(400):
-        average.update()
-    assert 0.99 < float(average.state["weight"]) <= 1.0
-    assert Budget(1.0, spent=30.0).share == pytest.approx(0.5, abs=0.02)
-    assert cosine(0.0) == 1.0
+def test_learning_rates_end_low_and_never_below() -> None:
+    assert cosine(0.0) == constant_then_linear(0.0) == constant_then_linear(0.5) == 1.0
     assert cosine(1.0) == pytest.approx(0.03)
+    assert constant_then_linear(1.0) == pytest.approx(0.03)
 
 
 def test_windows_clamp_at_the_newest_frame() -> None:
@@ -174,8 +206,7 @@ def test_marks_reach_the_latent_frames_that_show_them() -> None:
 
 def test_a_refitted_transformer_hears_the_same() -> None:
     """Where the new features are a linear function of the old ones and the other way round."""
-    tiny = {"dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64, "audio_channels": 8}
-    transformer = LiveTalkTransformer3DModel(**train_stage1.TRANSFORMER_CONFIG | tiny)
+    transformer = LiveTalkTransformer3DModel(**SMALL | {"audio_channels": 8})
     transformer.init_weights(0)
     torch.manual_seed(1)
     old = torch.randn(400, 3, 8)
@@ -202,16 +233,14 @@ def test_own_motion_replaces_the_true_one() -> None:
 
 @pytest.mark.parametrize("look_back", [False, True])
 def test_stage1_learns_a_batch(look_back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = {"dim": 48, "num_heads": 2, "num_layers": 1, "ffn_dim": 64}
-    monkeypatch.setattr(train_stage1, "TRANSFORMER_CONFIG", train_stage1.TRANSFORMER_CONFIG | tiny)
-    student = train_stage1.Student(seed=0)
-    config = train_stage1.Stage1Training()
+    monkeypatch.setattr(stage1_model, "TRANSFORMER_CONFIG", SMALL)
+    student = Student(seed=0)
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
         maker = BatchMaker(small_cache(2), Stage1Options(), seed=5)
         batch = maker.draw(2)
-        loss, _ = train_stage1.stage1_loss(student, batch, maker, config, look_back)
+        loss, _ = stage1_loss(student, batch, maker, Stage1Training.temporal_weight, look_back)
         student.zero_grad()
         loss.backward()
         optimizer.step()
@@ -223,7 +252,7 @@ def test_new_vae_starts_as_an_image_vae() -> None:
     """A still picture and the same picture in motionless video code alike, before any training."""
     from livetalk_core.models.vae import WanVideoVAE
 
-    vae = WanVideoVAE(train_vae.new_vae(0).eval())
+    vae = WanVideoVAE(new_vae(0).eval())
     picture = torch.rand(1, 3, 1, 32, 32) * 2 - 1
     with torch.no_grad():
         still = vae.moments(picture)
@@ -234,66 +263,68 @@ def test_new_vae_starts_as_an_image_vae() -> None:
 
 
 def test_vae_loss_weighs_regions() -> None:
-    weights = train_vae.region_weights(3.0)
+    weights = region_weights(3.0)
     assert weights.shape == (128, 128)
     assert set(weights.unique().tolist()) == {1.0, 3.0}
     assert float(weights[90, 64]) == 3.0
     assert float(weights[10, 10]) == 1.0
 
 
-def test_crops_come_from_the_clips() -> None:
-    from livetalk_core.training.embedded.clips import ClipStore
-
-    frames = np.full((2, 61, 128, 128, 3), 200, np.uint8)
-    store = ClipStore(
+def clip_store(frames: np.ndarray) -> ClipStore:
+    return ClipStore(
         frames,
         frames[:, 0],
         np.zeros((2, 640), np.float16),
         np.zeros((2, 228, 4), np.float32),
         np.zeros((2, 61), np.float32),
     )
-    weights = train_vae.region_weights(3.0).numpy()
-    video, maps = train_vae.random_crops(store, weights, np.random.default_rng(0), 3, 64, 5)
+
+
+def test_crops_come_from_the_clips() -> None:
+    store = clip_store(np.full((2, 61, 128, 128, 3), 200, np.uint8))
+    weights = region_weights(3.0).numpy()
+    video, maps = random_crops(store, weights, np.random.default_rng(0), 3, 64, 5)
     assert video.shape == (3, 3, 5, 64, 64)
     assert maps.shape == (3, 1, 1, 64, 64)
     assert torch.allclose(video, torch.full_like(video, 200 / 127.5 - 1))
 
 
-def test_trainers_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from livetalk_core.training.embedded.clips import ClipStore
-
-    frames = np.random.default_rng(0).integers(0, 255, (2, 61, 128, 128, 3), dtype=np.uint8)
-    store = ClipStore(
-        frames,
-        frames[:, 0],
-        np.zeros((2, 640), np.float16),
-        np.zeros((2, 228, 4), np.float32),
-        np.zeros((2, 61), np.float32),
-    )
+def test_vae_and_stage1_resume_what_they_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: Ranks) -> None:
+    store = clip_store(np.random.default_rng(0).integers(0, 255, (2, 61, 128, 128, 3), dtype=np.uint8))
     monkeypatch.setattr(train_vae, "STAGES", (train_vae.Stage(1.01, 1, 64, 1),))
-    vae_config = train_vae.VaeTraining(minutes=100)
-    trainer = train_vae.VaeTrainer(store, tmp_path, vae_config)
-    trainer._update(np.random.default_rng(0), 0.0)
-    trainer.state.save(vae_config)
-    trainer.export()
-    again = train_vae.VaeTrainer(store, tmp_path, vae_config)
-    again.state.resume()
-    assert again.state.step == 1
-    assert all(torch.equal(a, b) for a, b in zip(trainer.module.parameters(), again.module.parameters(), strict=True))
+    vae_config = VaeTraining(minutes=100)
 
-    config = train_stage1.Stage1Training(minutes=100, batch=1)
-    out = tmp_path / "stage1"
-    out.mkdir()
-    first = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config)
-    first._update(0.0)
-    first.state.save(config)
-    second = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config)
-    second.state.resume()
-    assert second.state.step == 1
-    assert torch.equal(first.student.transformer.head.head.weight, second.student.transformer.head.head.weight)
-    assert not torch.equal(first.student.transformer.head.head.weight, torch.zeros(64, 192))
-    first.export()
-    third = train_stage1.Stage1Trainer(small_cache(), tmp_path / "vae", out, config, start=out)
-    average = first.state.average.state["transformer.head.head.weight"]
-    assert torch.equal(third.student.transformer.head.head.weight, average)
+    def vae_run() -> TimedRun:
+        return TimedRun(VaeTask(store, tmp_path, vae_config, ranks), tmp_path, ranks, vae_config.pace, vae_config)
+
+    trained, again = vae_run(), vae_run()
+    trained.update(0.0)
+    trained.save()
+    trained.task.export(trained.average.state)
+    again.resume()
+    assert again.step == 1
+    for mine, theirs in zip(trained.task.network.parameters(), again.task.network.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+    monkeypatch.setattr(stage1_model, "TRANSFORMER_CONFIG", SMALL)
+    config, out = Stage1Training(minutes=100, batch=1), tmp_path / "stage1"
+    start = Student(config.seed).transformer.head.head.weight
+
+    def stage1_run(start: Path | None = None) -> tuple[Stage1Task, TimedRun]:
+        task = Stage1Task(small_cache(), tmp_path / "vae", out, config, ranks, start)
+        return task, TimedRun(task, out, ranks, config.pace, config)
+
+    first, run = stage1_run()
+    run.update(0.0)
+    run.save()
+    second, resumed = stage1_run()
+    resumed.resume()
+    assert resumed.step == 1
+    weight = first.network.transformer.head.head.weight
+    assert torch.equal(weight, second.network.transformer.head.head.weight)
+    assert not torch.equal(weight, start)
+    first.export(run.average.state)
+    third, _ = stage1_run(start=out)
+    average = run.average.state["transformer.head.head.weight"]
+    assert torch.equal(third.network.transformer.head.head.weight, average)
     assert torch.allclose(third.batches.mean, first.batches.mean)

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from pathlib import Path
-
-import torch
 
 from ..speech.bank import FESTIVAL_SHARE, SpeechBank, build_bank, load_bank, save_bank
 from ..speech.held_out import evaluation_utterances
+from ..trainer.ranks import join_ranks
 from .audio_evaluation import score_voices
-from .train_audio import AudioTrainer, AudioTrainingConfig, export_audio_encoder, load_reader, read_mouth
-
-_logger = logging.getLogger("livetalk")
+from .audio_model import load_reader, read_mouth
+from .command_line import add_run_options, logger, reporting
+from .timed_run import TimedRun
+from .train_audio import AudioTask, AudioTraining
 
 
 def bank_at(path: Path, utterances: int, seed: int, held_out: bool = False) -> SpeechBank:
@@ -42,37 +40,33 @@ def evaluate(folder: Path) -> Path:
     path = folder / "scores.json"
     path.write_text(json.dumps(scores, indent=1), encoding="utf-8")
     for voice, score in scores.items():
-        _logger.info("%s: %s", voice, ", ".join(f"{name} {value:.3f}" for name, value in score.items()))
+        logger.info("%s: %s", voice, ", ".join(f"{name} {value:.3f}" for name, value in score.items()))
     return path
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Build the speech bank if there is none, train for --minutes and export the encoder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True, help="where bank, checkpoint and result go")
-    parser.add_argument("--minutes", type=float, default=AudioTrainingConfig.minutes)
-    parser.add_argument("--utterances", type=int, default=2600, help="sentences; each is kept in 2-3 versions")
-    parser.add_argument("--seed", type=int, default=AudioTrainingConfig.seed)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="continue from the folder's checkpoint")
-    parser.add_argument("--evaluate", action="store_true", help="score the folder's encoder; train nothing")
-    options = parser.parse_args(arguments)
+def train(folder: Path, config: AudioTraining, utterances: int, resume: bool) -> None:
+    """Build the speech bank if there is none, train, and export the encoder."""
+    bank = bank_at(folder / "speech_bank.safetensors", utterances, config.seed)
+    bank_at(folder / "held_out_bank.safetensors", 80, config.seed, held_out=True)
+    with join_ranks("cpu") as ranks:
+        TimedRun(AudioTask(bank, folder, config), folder, ranks, config.pace, config).run(resume)
 
-    _logger.setLevel(logging.INFO)
-    _logger.addHandler(logging.StreamHandler(sys.stderr))
-    torch.set_num_threads(options.threads)
-    if options.evaluate:
-        evaluate(options.folder)
-        return
-    bank = bank_at(options.folder / "speech_bank.safetensors", options.utterances, options.seed)
-    bank_at(options.folder / "held_out_bank.safetensors", 80, options.seed, held_out=True)
-    config = AudioTrainingConfig(minutes=options.minutes, seed=options.seed)
-    trainer = AudioTrainer(bank, options.folder, config)
-    if options.resume:
-        trainer.resume()
-    reader = trainer.run()
-    export_audio_encoder(reader, options.folder / "audio_encoder")
-    _logger.info("audio encoder written after %d steps", trainer.step)
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="where bank, checkpoints and result go")
+    parser.add_argument("--utterances", type=int, default=2600, help="sentences; each is kept in 2-3 versions")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--evaluate", action="store_true", help="score the folder's encoder; train nothing")
+    add_run_options(parser, AudioTraining.minutes, AudioTraining.seed)
+    options = parser.parse_args(arguments)
+    with reporting(options.threads):
+        if options.evaluate:
+            evaluate(options.folder)
+        else:
+            config = AudioTraining(minutes=options.minutes, seed=options.seed)
+            train(options.folder, config, options.utterances, options.resume)
 
 
 if __name__ == "__main__":

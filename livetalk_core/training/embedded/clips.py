@@ -24,6 +24,7 @@ from ..avatars.avatar import Identity, reference_frame, render_clip
 from ..avatars.motion import motion_track
 from ..speech.audio_clips import compose
 from ..speech.bank import SpeechBank, load_bank
+from .command_line import reporting
 
 SIZE = 128
 CHUNKS = 2
@@ -123,7 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=1500, help="clips, 3 MB each")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
-    render_clips(options.bank, options.out, options.count, workers=options.workers)
+    with reporting():
+        render_clips(options.bank, options.out, options.count, workers=options.workers)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ ranks share the shards between them.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +15,20 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Wav2Vec2Model
 
 from ...config import ChunkGeometry
 from ...errors import TrainingError
+from ...loading.atomic_files import write_safetensors
+from ...media import make_folder
 from ...models.vae import WanVideoVAE
 from ...models.wav2vec2 import audio_features, normalise
+from ..trainer.ranks import Ranks, join_ranks
+from .audio_loss import closures_of
 from .clips import CHUNKS, VIDEO_FRAMES, ClipStore, open_clips
-from .run_state import join_ranks, logger
-from .train_audio import closures_of
+from .command_line import logger, reporting
 
 SHARD_CLIPS = 100
 _GEOMETRY = ChunkGeometry()
@@ -121,28 +122,28 @@ def sound_features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor
     return features[:, -FEATURE_ROWS:].bfloat16()
 
 
-def write_shards(out: Path, kind: str, count: int, encode: Callable[[int, int], dict[str, Tensor]]) -> None:
+def write_shards(
+    out: Path, kind: str, count: int, encode: Callable[[int, int], dict[str, Tensor]], ranks: Ranks
+) -> None:
     """Write this rank's share of the shards `kind`_*.safetensors over `count` clips."""
-    rank, world = join_ranks()
-    out.mkdir(parents=True, exist_ok=True)
-    for first in range(rank * SHARD_CLIPS, count, world * SHARD_CLIPS):
+    make_folder(out)
+    for first in range(ranks.rank * SHARD_CLIPS, count, ranks.world * SHARD_CLIPS):
         path = out / f"{kind}_{first:06d}.safetensors"
-        if path.exists():
-            continue
-        part = path.with_suffix(".part")
-        save_file(encode(first, min(first + SHARD_CLIPS, count)), part)
-        part.replace(path)
-        logger.info("%s of clips from %d", kind, first)
+        if not path.exists():
+            write_safetensors(path, encode(first, min(first + SHARD_CLIPS, count)))
+            logger.info("%s of clips from %d", kind, first)
 
 
-def build_cache(clips: ClipStore, out: Path, vae_folder: Path | None, audio_folder: Path | None) -> None:
+def build_cache(
+    clips: ClipStore, out: Path, vae_folder: Path | None, audio_folder: Path | None, ranks: Ranks
+) -> None:
     """Encode the frames of all clips, or their sound, or both."""
     if vae_folder is not None:
         vae = WanVideoVAE(AutoencoderKLWan.from_pretrained(vae_folder).to(torch.bfloat16).eval())
-        write_shards(out, "frames", len(clips), lambda first, last: encode_frames(vae, clips, first, last))
+        write_shards(out, "frames", len(clips), lambda first, last: encode_frames(vae, clips, first, last), ranks)
     if audio_folder is not None:
         audio = Wav2Vec2Model.from_pretrained(audio_folder, attn_implementation="sdpa").float().eval()
-        write_shards(out, "sound", len(clips), lambda first, last: encode_sound(audio, clips, first, last))
+        write_shards(out, "sound", len(clips), lambda first, last: encode_sound(audio, clips, first, last), ranks)
 
 
 def open_cache(folder: Path) -> LatentCache:
@@ -171,10 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, help="audio encoder folder; without it no sound is encoded")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(sys.stderr))
-    torch.set_num_threads(1)
-    build_cache(open_clips(options.clips), options.out, options.vae, options.audio)
+    with reporting(), join_ranks("cpu") as ranks:
+        build_cache(open_clips(options.clips), options.out, options.vae, options.audio, ranks)
 
 
 if __name__ == "__main__":

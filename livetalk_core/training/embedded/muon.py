@@ -42,6 +42,8 @@ class Muon(torch.optim.Optimizer):
         self, params: Iterable[Tensor], lr: float = 2e-3, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            self.state[parameter] = {"momentum": torch.zeros_like(parameter)}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -60,16 +62,13 @@ class Muon(torch.optim.Optimizer):
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """Nesterov momentum of a parameter as a matrix."""
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
         gradient: Tensor = parameter.grad  # type: ignore[assignment]
-        average = state["momentum"].lerp_(gradient, 1 - momentum)
+        average = self.state[parameter]["momentum"].lerp_(gradient, 1 - momentum)
         return gradient.lerp(average, momentum).flatten(1)
 
 
 def _orthogonalise_all(matrices: list[Tensor]) -> list[Tensor]:
-    if not dist.is_initialized() or not matrices:
+    if not matrices or not dist.is_initialized() or dist.get_world_size() == 1:
         return [orthogonalise(m) for m in matrices]
     rank, world = dist.get_rank(), dist.get_world_size()
     done = [orthogonalise(m) if i % world == rank else torch.zeros_like(m) for i, m in enumerate(matrices)]

@@ -20,6 +20,7 @@ from ...loading.save import save_model
 from ...models.bundle import ModelDefaults
 from ...models.transformer import LiveTalkTransformer3DModel
 from .clips import SIZE
+from .command_line import logger, reporting
 
 MAX_BYTES = 16_000_000
 ABOUT = (
@@ -72,7 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--border-fade", type=int, default=6)
     options = parser.parse_args(arguments)
     correction = CorrectionConfig(color_strength=options.color_strength, border_fade=options.border_fade)
-    package(options.stage1, options.vae, options.audio, options.out, correction)
+    with reporting():
+        size = package(options.stage1, options.vae, options.audio, options.out, correction)
+        logger.info("%s: %.1f MB", options.out, size / 1e6)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ first layers of the audio projection.
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -20,8 +18,8 @@ from transformers import Wav2Vec2Model
 
 from ...models.transformer import LiveTalkTransformer3DModel
 from .clips import ClipStore, open_clips
+from .command_line import logger, reporting
 from .latent_cache import sound_features
-from .run_state import logger
 
 _RIDGE = 1e-3
 
@@ -71,18 +69,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300, help="clips to fit on")
     options = parser.parse_args(arguments)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(sys.stderr))
-    torch.set_num_threads(1)
-    clips = open_clips(options.clips)
-    count = min(options.count, len(clips))
-    new = features_of(options.audio, clips, count)
-    matrix, bias, explained = fit_features(new, features_of(options.model / "audio_encoder", clips, count))
-    transformer = LiveTalkTransformer3DModel.from_pretrained(options.model / "transformer", torch_dtype=torch.float32)
-    refit(transformer, matrix, bias, new.shape[-1]).save_pretrained(options.out / "transformer")
-    for part in ("image_encoder", "vae"):
-        shutil.copytree(options.model / part, options.out / part, dirs_exist_ok=True)
-    logger.info("%.1f %% of the old features explained", 100 * explained)
+    with reporting():
+        clips = open_clips(options.clips)
+        count = min(options.count, len(clips))
+        new = features_of(options.audio, clips, count)
+        matrix, bias, explained = fit_features(new, features_of(options.model / "audio_encoder", clips, count))
+        old = LiveTalkTransformer3DModel.from_pretrained(options.model / "transformer", torch_dtype=torch.float32)
+        refit(old, matrix, bias, new.shape[-1]).save_pretrained(options.out / "transformer")
+        for part in ("image_encoder", "vae"):
+            shutil.copytree(options.model / part, options.out / part, dirs_exist_ok=True)
+        logger.info("%.1f %% of the old features explained", 100 * explained)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,10 @@ from torch.nn import functional
 
 from ...lip_sync.measure import WEIGHTS
 from ...lip_sync.network import EYES, MOUTH, RegionRegressor, RegionSpec
-from ...media import write_atomic
+from ...media import make_folder, write_atomic
 from ..avatars.avatar import HELD_OUT_SEED
+from .command_line import logger, reporting
 from .lip_measure_data import FaceSet, degraded_regions, render_faces
-
-_logger = logging.getLogger("livetalk")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def train_region(spec: RegionSpec, data: FaceSet, steps: int, config: LipMeasure
         losses.append(float(loss.detach()))
         if (step + 1) % 100 == 0:
             mean = float(np.mean(losses[-100:]))
-            _logger.info("%s step %d of %d, loss %.4f", spec.name, step + 1, steps, mean)
+            logger.info("%s step %d of %d, loss %.4f", spec.name, step + 1, steps, mean)
     return network.eval().requires_grad_(False)
 
 
@@ -95,19 +92,21 @@ def errors_on(network: RegionRegressor, spec: RegionSpec, data: FaceSet, generat
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Render, train both measures, report them on held-out identities and write the weights."""
-    config = LipMeasureConfig()
+    """Command line of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="weight file to write")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    _logger.setLevel(logging.INFO)
-    _logger.addHandler(logging.StreamHandler(sys.stderr))
-    torch.set_num_threads(options.threads)
+    with reporting(options.threads):
+        train_measures(options.out, LipMeasureConfig())
+
+
+def train_measures(out: Path, config: LipMeasureConfig) -> None:
+    """Render, train both measures, report them on held-out identities and write the weights."""
     started = time.monotonic()
     data = render_faces(config.identities, 0, config.seed)
     held_out = render_faces(100, HELD_OUT_SEED, config.seed)
-    _logger.info("%d faces rendered in %.0f s", len(data) + len(held_out), time.monotonic() - started)
+    logger.info("%d faces rendered in %.0f s", len(data) + len(held_out), time.monotonic() - started)
     networks = {}
     for spec, steps in ((MOUTH, config.mouth_steps), (EYES, config.eye_steps)):
         network = networks[spec.name] = train_region(spec, data, steps, config)
@@ -115,10 +114,10 @@ def main(arguments: list[str] | None = None) -> None:
             error = errors_on(network, spec, held_out, generator)
             figures = float(error.abs().mean()), float(error.mean()), float(error.abs().max())
             message = "%s, held-out identities, %s: mean error %.4f, bias %+.4f, largest %.3f"
-            _logger.info(message, spec.name, label, *figures)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_measures(networks, options.out)
-    _logger.info("%s written after %.0f s", options.out, time.monotonic() - started)
+            logger.info(message, spec.name, label, *figures)
+    make_folder(out.parent)
+    save_measures(networks, out)
+    logger.info("%s written after %.0f s", out, time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -9,59 +9,65 @@ Recipe: `python -m livetalk_core.training.embedded.train_vae_borders --clips DIR
 from __future__ import annotations
 
 import argparse
-import logging
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import ChunkGeometry
 from ...models.vae import WanVideoVAE
+from ..trainer.ranks import join_ranks
 from .clips import ClipStore, open_clips
+from .command_line import add_run_options, reporting
 from .latent_cache import LatentCache, as_video, open_cache
-from .run_state import Budget, MetricLog, MovingAverage, cosine, logger
-from .train_vae import region_weights
+from .timed_run import Pace, TimedRun
+from .train_vae import psnr
+from .vae_crops import region_weights
 
 _GEOMETRY = ChunkGeometry()
 # Latent frames decoded with gradient: the last two of a chunk (8 frames) and the first three of the next (9 frames).
 _TAIL, _HEAD = 2, 3
-METRICS = ["loss", "picture", "border", "overlap", "psnr", "share"]
 
 
 @dataclass(frozen=True)
 class BorderTraining:
     """Knobs of the run."""
 
-    minutes: float = 20.0
+    minutes: float = 10.0
     learning_rate: float = 4e-4
     edge_weight: float = 0.5
     square_weight: float = 2.0
     border_weight: float = 2.0
     overlap_weight: float = 0.5
     average_decay: float = 0.99
-    batch: int = 1
     seed: int = 0
+
+    @property
+    def pace(self) -> Pace:
+        """How the run moves."""
+        return Pace(
+            minutes=self.minutes, learning_rate=self.learning_rate, warm_up=30, average_decay=self.average_decay,
+            seed=self.seed,
+        )  # fmt: skip
 
 
 def border_loss(
     vae: WanVideoVAE, latents: Tensor, video: Tensor, weights: Tensor, config: BorderTraining
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one clip pair.
 
     Args:
         vae: Decoder in training.
         latents: Un-normalised latents of both chunks [2,16,T,h,w].
         video: The clip [1,3,61,H,W].
-        weights: Loss weight of every pixel.
+        weights: Loss weight of every pixel [H,W].
         config: Weights of the terms.
 
     Returns:
-        The loss and [picture, border, overlap, mean square error].
+        The loss and what to log.
     """
     stride, motion = _GEOMETRY.temporal_stride, _GEOMETRY.motion_frames
     tail_frames, head_frames = _TAIL * stride, 1 + (_HEAD - 1) * stride
@@ -81,38 +87,44 @@ def border_loss(
     overlap = (head_error[:, :, 1:motion] - tail_error[:, :, -(motion - 1) :]).abs().mean()
     jump = border[:, :, tail_frames - 1].mean()
     loss = picture + config.border_weight * (jump + 0.5 * border.mean()) + config.overlap_weight * overlap
-    facts = torch.stack([picture, jump, overlap, both.square().mean()]).detach()
-    return loss, facts
+    facts = {"picture": picture, "border": jump, "overlap": overlap, "psnr": psnr(both.square().mean())}
+    return loss, {name: value.detach() for name, value in facts.items()}
 
 
-def train_borders(clips: ClipStore, cache: LatentCache, vae_folder: Path, out: Path, config: BorderTraining) -> None:
-    """Run for the budget and write the averaged VAE to `out`."""
-    vae = WanVideoVAE(AutoencoderKLWan.from_pretrained(vae_folder))
-    vae.vae.encoder.requires_grad_(False)
-    vae.vae.quant_conv.requires_grad_(False)
-    parameters = [p for p in vae.vae.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    average, budget = MovingAverage(vae.vae, config.average_decay), Budget(config.minutes)
-    log = MetricLog(out / "metrics.jsonl", active=True)
-    rng, weights, step = np.random.default_rng(config.seed), region_weights(2.0), 0
-    while budget.share < 1:
-        optimizer.zero_grad(set_to_none=True)
-        for clip in rng.integers(len(cache), size=config.batch):
-            video = as_video(clips.frames[clip : clip + 1], torch.float32)
-            loss, facts = border_loss(vae, cache.chunks[clip].float(), video, weights, config)
-            torch.autograd.backward(loss / config.batch)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 30) * cosine(budget.share)
-        optimizer.step()
-        average.update()
-        step += 1
-        psnr = torch.tensor(10 * math.log10(4 / float(facts[3])))
-        log.add(torch.stack([loss.detach(), *facts[:3], psnr, torch.tensor(budget.share)]))
-        if step % 50 == 0:
-            log.write(METRICS, step=step, minutes=round(budget.spent / 60, 2))
-    vae.vae.load_state_dict(average.state)
-    vae.vae.save_pretrained(out, safe_serialization=True)
+class BorderTask:
+    """The decoder learns from both chunks of random clips.
+
+    Args:
+        clips: Drawn people.
+        cache: Their latents.
+        vae_folder: The VAE that encoded them.
+        out: Gets the VAE.
+        config: Knobs of the run.
+    """
+
+    def __init__(
+        self, clips: ClipStore, cache: LatentCache, vae_folder: Path, out: Path, config: BorderTraining
+    ) -> None:
+        self.clips, self.cache, self.out, self.config = clips, cache, out, config
+        self.network = AutoencoderKLWan.from_pretrained(vae_folder)
+        self.vae = WanVideoVAE(self.network)
+        self.network.encoder.requires_grad_(False)
+        self.network.quant_conv.requires_grad_(False)
+        self.weights = region_weights(2.0)
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+        self.optimizers: list[torch.optim.Optimizer] = [adam]
+
+    def loss(self, rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a random clip; see `Task.loss`."""
+        clip = int(rng.integers(len(self.cache)))
+        video = as_video(self.clips.frames[clip : clip + 1], torch.float32)
+        return border_loss(self.vae, self.cache.chunks[clip].float(), video, self.weights, self.config)
+
+    def export(self, average: dict[str, Tensor]) -> None:
+        """Write the averaged VAE as a library model folder."""
+        self.network.load_state_dict(average)
+        self.network.save_pretrained(self.out, safe_serialization=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,15 +134,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=BorderTraining.minutes)
-    parser.add_argument("--seed", type=int, default=0)
+    add_run_options(parser, BorderTraining.minutes)
     options = parser.parse_args(arguments)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler(sys.stderr))
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     config = BorderTraining(minutes=options.minutes, seed=options.seed)
-    train_borders(open_clips(options.clips), open_cache(options.cache), options.vae, options.out, config)
+    with reporting(), join_ranks("cpu") as ranks:
+        clips, cache = open_clips(options.clips), open_cache(options.cache)
+        task = BorderTask(clips, cache, options.vae, options.out, config)
+        TimedRun(task, options.out, ranks, config.pace, config).run(options.resume)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ...config import ChunkGeometry
 from ...engine.step import to_uint8
 from ...errors import CheckpointError
 from ...models.vae import WanVideoVAE
-from ..embedded.train_audio import load_reader, read_mouth
+from ..embedded.audio_model import load_reader, read_mouth
 from .cases import Frames
 
 HEADS = "mouth_heads.safetensors"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..recipes import RunConfig
 from .average import MovingAverage
 from .method import Trained
+from .optimizer_state import optimizer_tensors, prepare_adam_state
 from .ranks import Ranks
 from .sharding import fill_network, shard_network, whole
 
@@ -57,11 +58,8 @@ class UpdatedNetwork:
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, optimiser and average by name, sharded."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.network.named_parameters():
-            tensors[f"weights.{name}"] = parameter.detach()
-            for kind, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{kind}.{name}"] = value
+        tensors = {f"weights.{name}": parameter.detach() for name, parameter in self.network.named_parameters()}
+        tensors |= optimizer_tensors(self.network, self.optimizer)
         if self.average is not None:
             tensors |= {f"average.{name}": value for name, value in self.average.state.items()}
         return tensors
@@ -71,7 +69,6 @@ class UpdatedNetwork:
         self.updates = updates
         if self.average is not None:
             self.average.updates = updates
-        # AdamW makes its state in the first step; a network that never had a turn has none.
-        for parameter in self.network.parameters() if updates else ():
-            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+        # A network that never had a turn has no state yet.
+        if updates:
+            prepare_adam_state(self.optimizer)
