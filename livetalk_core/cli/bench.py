@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from .console import guarded, print_json, stderr, stdout
+from .console import guarded, print_json, stdout
 from .groups import grouped
-from .options import Json, ModelOptions, RankOptions, Size, Steps, request_fields
+from .options import SEED_HELP, Json, ModelOptions, RankOptions, Size, Steps, option, request_fields
 from .parsing import parse_size
+from .work_bar import work_bar
 
 if TYPE_CHECKING:
-    from ..diagnostics.bench import BenchResult, Progress
+    from ..diagnostics.bench import BenchResult
 
 _MIB = 2**20
 
@@ -28,10 +24,10 @@ def bench(
     ranks: RankOptions,
     size: Size = None,
     steps: Steps = None,
-    chunks: Annotated[int, typer.Option(help="Chunks to time.")] = 8,
-    warmup: Annotated[int, typer.Option(help="Chunks before them that do not count.")] = 2,
-    seed: Annotated[int, typer.Option(help="Same seed, same frames.")] = 9999,
-    out: Annotated[Path | None, typer.Option(help="Also write the result to this file as JSON.")] = None,
+    chunks: Annotated[int, option("Chunks to time.")] = 8,
+    warmup: Annotated[int, option("Chunks before them that do not count.")] = 2,
+    seed: Annotated[int, option(SEED_HELP)] = 9999,
+    out: Annotated[Path | None, option("Also write the result to this file as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
     """Time a model: every stage, the first frame, frames per second, real-time factor and memory.
@@ -53,7 +49,7 @@ def bench(
         seed=seed,
         **request_fields(model, ranks, ranks.world_size),
     )
-    with _progress(as_json) as tell:
+    with work_bar(quiet=as_json) as tell:
         result = run_bench(request, tell)
     if out is not None:
         write_atomic(out, json.dumps(result.plain(), indent=1) + "\n")
@@ -99,16 +95,3 @@ def _growth(result: BenchResult) -> str:
     if growth is None:
         return "growth shows from --chunks 100 on"
     return f"growth {growth / _MIB:+.2f} MiB per 100 chunks"
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A spinner with a bar, on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import Progress as Bar
-
-    with Bar(console=stderr(), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import UNEXPECTED, guarded, stdout
+from .options import option
 
 if TYPE_CHECKING:
     from ..conformance import ConformanceReport
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 @guarded
 def conformance(
     directory: Annotated[Path, typer.Argument(help="Folder of recorded vectors with a meta.json.", metavar="DIR")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+    json_file: Annotated[Path | None, option("Write the result to this file as JSON.", None, True, "--json")] = None,
     dump: Annotated[
-        Path | None, typer.Option(help="Write every computed tensor to this folder as safetensors.")
+        Path | None, option("Write every computed tensor to this folder as safetensors.")
     ] = None,
 ) -> int:
     """Compare every module and whole chunks with recorded results of the published code.

@@ -6,13 +6,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..errors import DaemonUnavailableError
 from .console import guarded, print_json, stderr, stdout
 from .daemon_table import plain
 from .groups import grouped
-from .options import HostsFile, Json, ModelOptions, RankOptions, request_fields
+from .options import HostsFile, Json, ModelOptions, RankOptions, option, request_fields
 from .parsing import read_hosts
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ def start(
     model: ModelOptions,
     ranks: RankOptions,
     hosts: HostsFile = None,
-    idle_timeout: Annotated[float, typer.Option(help="Minutes without work after which it ends by itself.")] = 10.0,
+    idle_timeout: Annotated[float, option("Minutes without work after which it ends by itself.")] = 10.0,
     as_json: Json = False,
 ) -> None:
     """Start a daemon, load the model, and leave it running.

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from .console import guarded, print_json, stdout
 from .generate import show_result
 from .groups import grouped
-from .options import Json, ModelOptions, Seed
+from .options import IMAGE_HELP, Json, ModelOptions, Seed, option
 from .parsing import model_name
 
 
@@ -18,12 +16,10 @@ from .parsing import model_name
 @grouped
 def demo(
     model: ModelOptions,
-    folder: Annotated[Path, typer.Option("--out", help="Folder for what is made.")] = Path("demo"),
-    image: Annotated[
-        Path | None, typer.Option(help="Picture of the person.", show_default="a bundled portrait")
-    ] = None,
+    folder: Annotated[Path, option("Folder for what is made.", None, True, "--out")] = Path("demo"),
+    image: Annotated[Path | None, option(IMAGE_HELP, default="a bundled portrait")] = None,
     seed: Seed = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Use only the beginning of the sentence.")] = None,
+    max_seconds: Annotated[float | None, option("Use only the beginning of the sentence.")] = None,
     as_json: Json = False,
 ) -> int:
     """Let a bundled portrait speak, and show that its mouth follows the sound.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import UNEXPECTED, guarded, print_json, stderr, stdout
-from .options import Json
+from .options import Json, option
 
 if TYPE_CHECKING:
     from ..diagnostics.doctor import Diagnosis
@@ -22,7 +22,7 @@ def doctor(
         list[Path] | None,
         typer.Argument(help="Model folders, or folders of models, to check.", show_default="./models"),
     ] = None,
-    timing: Annotated[bool, typer.Option(help="Load the embedded model and time it.")] = True,
+    timing: Annotated[bool, option("Load the embedded model and time it.")] = True,
     as_json: Json = False,
 ) -> int:
     """Say what is installed, what is missing and what this machine can run, with the fix for each problem.

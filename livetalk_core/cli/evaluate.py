@@ -14,7 +14,7 @@ import typer
 from ..errors import ConfigError
 from .console import guarded, print_json, stderr, stdout
 from .groups import grouped
-from .options import Json
+from .options import STEPS_HELP, Json, option
 from .parsing import model_name
 
 if TYPE_CHECKING:
@@ -27,22 +27,18 @@ _LEGEND = (
 _MODEL, _TEACHER, _STREAMS = "A model", "A model against its teacher", "A model over minutes"
 
 
-def _option(help: str, panel: str, default: str | bool = True) -> Any:
-    return typer.Option(help=help, rich_help_panel=panel, show_default=default)
-
-
 @dataclass(frozen=True)
 class ClipOptions:
     """What a model speaks, and how it is run."""
 
-    clips: Annotated[int, _option("People who speak.", _MODEL)] = 8
-    seconds: Annotated[float, _option("Longest clip.", _MODEL)] = 8.0
-    seeds: Annotated[int | None, _option("So many seeds, from 9999.", _MODEL, "1; with --teacher 2")] = None
-    steps: Annotated[int | None, _option("Sampling steps.", _MODEL, "the model's")] = None
-    guidance: Annotated[float, _option("How much speech is exaggerated; 1: not.", _MODEL)] = 1.0
-    rollout_seconds: Annotated[float, _option("One longer stream for drift; 0: none.", _MODEL)] = 60.0
+    clips: Annotated[int, option("People who speak.", _MODEL)] = 8
+    seconds: Annotated[float, option("Longest clip.", _MODEL)] = 8.0
+    seeds: Annotated[int | None, option("So many seeds, from 9999.", _MODEL, "1; with --teacher 2")] = None
+    steps: Annotated[int | None, option(STEPS_HELP, _MODEL, "the model's")] = None
+    guidance: Annotated[float, option("How much speech is exaggerated; 1: not.", _MODEL)] = 1.0
+    rollout_seconds: Annotated[float, option("One longer stream for drift; 0: none.", _MODEL)] = 60.0
     audio_encoder: Annotated[
-        Path | None, _option("Folder that audio training exported, to show what it hears.", _MODEL, False)
+        Path | None, option("Folder that audio training exported, to show what it hears.", _MODEL, False)
     ] = None
 
 
@@ -50,17 +46,17 @@ class ClipOptions:
 class TeacherOptions:
     """Whom a student is compared with."""
 
-    teacher: Annotated[str | None, _option("Compare with this model at many guided steps.", _TEACHER, False)] = None
-    teacher_steps: Annotated[int, _option("Its sampling steps.", _TEACHER)] = 40
-    teacher_guidance: Annotated[float, _option("Its guidance.", _TEACHER)] = 1.5
+    teacher: Annotated[str | None, option("Compare with this model at many guided steps.", _TEACHER, False)] = None
+    teacher_steps: Annotated[int, option("Its sampling steps.", _TEACHER)] = 40
+    teacher_guidance: Annotated[float, option("Its guidance.", _TEACHER)] = 1.5
 
 
 @dataclass(frozen=True)
 class StreamsOptions:
     """Long streams."""
 
-    streams: Annotated[int, _option("Let so many people speak for minutes instead of clips.", _STREAMS)] = 0
-    stream_seconds: Annotated[float, _option("Each for so long.", _STREAMS)] = 300.0
+    streams: Annotated[int, option("Let so many people speak for minutes instead of clips.", _STREAMS)] = 0
+    stream_seconds: Annotated[float, option("Each for so long.", _STREAMS)] = 300.0
 
 
 @guarded
@@ -71,15 +67,14 @@ def evaluate(
     streams: StreamsOptions,
     targets: Annotated[list[str], typer.Argument(help="Video files, or one model: 'embedded' or its folder.")],
     reference: Annotated[
-        Path | None, typer.Option(help="Picture that the videos were made from.", show_default="first frame")
+        Path | None, option("Picture that the videos were made from.", default="first frame")
     ] = None,
-    slice_frames: Annotated[int, typer.Option(help="New frames per chunk, to know where borders are.")] = 28,
+    slice_frames: Annotated[int, option("New frames per chunk, to know where borders are.")] = 28,
     syncnet: Annotated[
-        Path | None, typer.Option(help="SyncNet's weights (.safetensors), for its score.", show_default=False)
+        Path | None, option("SyncNet's weights (.safetensors), for its score.", default=False)
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for JSON, tables and pictures.", show_default="of a model: evaluation"),
+        Path | None, option("Folder for JSON, tables and pictures.", default="of a model: evaluation")
     ] = None,
     as_json: Json = False,
 ) -> None:

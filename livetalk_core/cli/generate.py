@@ -8,11 +8,20 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
 from .groups import grouped
-from .options import HostsFile, Json, ModelOptions, RankOptions, request_fields
+from .options import (
+    IMAGE_HELP,
+    SEED_HELP,
+    SIZE_HELP,
+    STEPS_HELP,
+    HostsFile,
+    Json,
+    ModelOptions,
+    RankOptions,
+    option,
+    request_fields,
+)
 from .parsing import parse_size, read_hosts
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ class DriftAnchor(str, Enum):
 
 
 _FILES, _LOOK, _DRIFT = "Files", "What is made", "Drift and chunk borders"
+_MODELS = "the model's"
 
 
 @dataclass(frozen=True)
@@ -42,32 +52,22 @@ class FileOptions:
     """What is read and written."""
 
     audio: Annotated[
-        str,
-        typer.Option(
-            help="Any sound file, or - for raw 16 kHz mono s16le samples from standard input.", rich_help_panel=_FILES
-        ),
+        str, option("Any sound file, or - for raw 16 kHz mono s16le samples from standard input.", _FILES)
     ]
-    out: Annotated[
-        Path, typer.Option(help="Video to write: .mp4 plays everywhere, .mkv is lossless.", rich_help_panel=_FILES)
-    ]
-    image: Annotated[
-        Path | None,
-        typer.Option(help="Picture of the person.", show_default="a bundled portrait", rich_help_panel=_FILES),
-    ] = None
+    out: Annotated[Path, option("Video to write: .mp4 plays everywhere, .mkv is lossless.", _FILES)]
+    image: Annotated[Path | None, option(IMAGE_HELP, _FILES, "a bundled portrait")] = None
     report: Annotated[
-        Path | None,
-        typer.Option(help="Write what was made, timings and a digest per chunk as JSON.", rich_help_panel=_FILES),
+        Path | None, option("Write what was made, timings and a digest per chunk as JSON.", _FILES)
     ] = None
     state: Annotated[
-        Path | None,
-        typer.Option(help="Keep the state after the newest chunk here, to resume from.", rich_help_panel=_FILES),
+        Path | None, option("Keep the state after the newest chunk here, to resume from.", _FILES)
     ] = None
     resume: Annotated[
         Path | None,
-        typer.Option(
-            help="Continue a stream saved with --state: give the same sound and picture, the rest is remembered;"
-            " --out receives what comes after it.",
-            rich_help_panel=_FILES,
+        option(
+            "Continue a stream saved with --state: give the same sound and picture, the rest is remembered; --out"
+            " receives what comes after it.",
+            _FILES,
         ),
     ] = None
 
@@ -76,77 +76,43 @@ class FileOptions:
 class LookOptions:
     """What is made of them."""
 
-    prompt: Annotated[
-        str | None, typer.Option(help="What the video shows.", show_default="the model's", rich_help_panel=_LOOK)
-    ] = None
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Width x height in pixels, such as 448x768; multiples of 16.",
-            show_default="the picture's shape at the model's area", rich_help_panel=_LOOK,
-        ),
-    ] = None  # fmt: skip
-    seed: Annotated[
-        int | None, typer.Option(help="Same seed, same frames.", show_default="9999", rich_help_panel=_LOOK)
-    ] = None
-    steps: Annotated[
-        int | None, typer.Option(help="Sampling steps.", show_default="the model's", rich_help_panel=_LOOK)
-    ] = None
-    shift: Annotated[
-        float | None, typer.Option(help="Time shift of the steps.", show_default="the model's", rich_help_panel=_LOOK)
-    ] = None
-    max_seconds: Annotated[
-        float | None, typer.Option(help="Use only the beginning of the sound.", rich_help_panel=_LOOK)
-    ] = None
+    prompt: Annotated[str | None, option("What the video shows.", _LOOK, _MODELS)] = None
+    size: Annotated[str | None, option(SIZE_HELP, _LOOK, "the picture's shape at the model's area")] = None
+    seed: Annotated[int | None, option(SEED_HELP, _LOOK, "9999")] = None
+    steps: Annotated[int | None, option(STEPS_HELP, _LOOK, _MODELS)] = None
+    shift: Annotated[float | None, option("Time shift of the steps.", _LOOK, _MODELS)] = None
+    max_seconds: Annotated[float | None, option("Use only the beginning of the sound.", _LOOK)] = None
     mode: Annotated[
         Mode | None,
-        typer.Option(
-            help="stream: endless, hears up to now; whole: at most 120 s, hears ahead.", show_default="stream",
-            rich_help_panel=_LOOK,
-        ),
-    ] = None  # fmt: skip
+        option("stream: endless, hears up to now; whole: at most 120 s, hears ahead.", _LOOK, "stream"),
+    ] = None
 
 
 @dataclass(frozen=True)
 class CorrectionOptions:
     """How a chunk is kept from drifting, and joined to the last one; see `CorrectionConfig`."""
 
-    color_strength: Annotated[
-        float | None,
-        typer.Option(help="Colour match to the picture, 0 to 1.", show_default="the model's", rich_help_panel=_DRIFT),
-    ] = None
+    color_strength: Annotated[float | None, option("Colour match to the picture, 0 to 1.", _DRIFT, _MODELS)] = None
     border_fade: Annotated[
         int | None,
-        typer.Option(
-            help="Frames over which the jump at a chunk border fades; 0: shown as it is.", show_default="the model's",
-            rich_help_panel=_DRIFT,
-        ),
-    ] = None  # fmt: skip
+        option("Frames over which the jump at a chunk border fades; 0: shown as it is.", _DRIFT, _MODELS),
+    ] = None
     lookback: Annotated[
         int | None,
-        typer.Option(
-            help="After a chunk that has drifted, make the next one's start anew from so many chunk borders; 0: never.",
-            show_default="the model's", rich_help_panel=_DRIFT,
+        option(
+            "After a chunk that has drifted, make the next one's start anew from so many chunk borders; 0: never.",
+            _DRIFT, _MODELS,
         ),
     ] = None  # fmt: skip
     drift_threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Drift from the anchor above which --lookback acts; 1 can be seen.", show_default="the model's",
-            rich_help_panel=_DRIFT,
-        ),
-    ] = None  # fmt: skip
+        option("Drift from the anchor above which --lookback acts; 1 can be seen.", _DRIFT, _MODELS),
+    ] = None
     renoise: Annotated[
         float | None,
-        typer.Option(
-            help="How much of the drifted motion --lookback gives up for noise, 0 to 1.", show_default="the model's",
-            rich_help_panel=_DRIFT,
-        ),
-    ] = None  # fmt: skip
-    anchor: Annotated[
-        DriftAnchor | None,
-        typer.Option(help="What drift is measured against.", show_default="the model's", rich_help_panel=_DRIFT),
+        option("How much of the drifted motion --lookback gives up for noise, 0 to 1.", _DRIFT, _MODELS),
     ] = None
+    anchor: Annotated[DriftAnchor | None, option("What drift is measured against.", _DRIFT, _MODELS)] = None
 
 
 @guarded

@@ -13,50 +13,58 @@ from .parsing import model_name, parse_devices
 
 _MODEL, _RANKS = "Model and device", "Several GPUs"
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Size = Annotated[
-    str | None,
-    typer.Option(help="Width x height in pixels, such as 448x768; multiples of 16.", show_default="the model's"),
-]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps.", show_default="the model's")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same frames.", show_default="9999")]
-Model = Annotated[
-    str, typer.Option(help="Model folder; 'embedded' is the small one in the package.", rich_help_panel=_MODEL)
-]
+MODEL_HELP = "Model folder; 'embedded' is the small one in the package."
+SIZE_HELP = "Width x height in pixels, such as 448x768; multiples of 16."
+STEPS_HELP = "Sampling steps."
+SEED_HELP = "Same seed, same frames."
+IMAGE_HELP = "Picture of the person."
+
+
+def option(help: str, panel: str | None = None, default: str | bool = True, *names: str) -> Any:
+    """An option of a command.
+
+    Args:
+        help: What it is for.
+        panel: Heading that it stands under on the help page; None: among the others.
+        default: What stands for its default there: True the value itself, False nothing.
+        names: Other names than that of the parameter.
+    """
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default)
+
+
+Json = Annotated[bool, option("Print JSON on standard output.", None, True, "--json")]
+Size = Annotated[str | None, option(SIZE_HELP, default="the model's")]
+Steps = Annotated[int | None, option(STEPS_HELP, default="the model's")]
+Seed = Annotated[int | None, option(SEED_HELP, default="9999")]
 HostsFile = Annotated[
     Path | None,
-    typer.Option(
-        "--hosts",
-        help="Spread the ranks over several hosts of a trusted network: a JSON file such as"
+    option(
+        "Spread the ranks over several hosts of a trusted network: a JSON file such as"
         ' {"nodes": 2, "ranks_per_node": 8, "master": "10.0.0.1", "interface": "eth0"}.',
-        rich_help_panel=_RANKS,
+        _RANKS, True, "--hosts",
     ),
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """A model, where it computes, and in which number format."""
 
-    model: Model = "embedded"
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MODEL)] = "auto"
+    model: Annotated[str, option(MODEL_HELP, _MODEL)] = "embedded"
+    device: Annotated[str, option("auto, cpu, cuda or cuda:N.", _MODEL)] = "auto"
     dtype: Annotated[
-        str,
-        typer.Option(
-            help="Number format: auto (bf16 where the hardware has it), fp32 or bf16.", rich_help_panel=_MODEL
-        ),
+        str, option("Number format: auto (bf16 where the hardware has it), fp32 or bf16.", _MODEL)
     ] = "auto"
     offload: Annotated[
         Offload,
-        typer.Option(
-            help="'encoders' keeps text and image encoder in host memory, 'none' nothing, auto what the device is too"
+        option(
+            "'encoders' keeps text and image encoder in host memory, 'none' nothing, auto what the device is too"
             " small for.",
-            rich_help_panel=_MODEL,
+            _MODEL,
         ),
     ] = "auto"
     compile_model: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the model first: pays for long videos.", rich_help_panel=_MODEL),
+        bool, option("Compile the model first: pays for long videos.", _MODEL, True, "--compile")
     ] = False
 
 
@@ -66,24 +74,20 @@ class RankOptions:
 
     world_size: Annotated[
         int | None,
-        typer.Option(
-            help="Ranks that compute: processes of a daemon, one per GPU. 'generate' joins a daemon that 'livetalk"
-            " daemon start' left running with the same model, ranks and number format.",
-            show_default="this process; one rank for 'daemon start'", rich_help_panel=_RANKS,
+        option(
+            "Ranks that compute: processes of a daemon, one per GPU. 'generate' joins a daemon that 'livetalk daemon"
+            " start' left running with the same model, ranks and number format.",
+            _RANKS, "this process; one rank for 'daemon start'",
         ),
     ] = None  # fmt: skip
     devices: Annotated[
-        str | None,
-        typer.Option(
-            help="GPUs of the ranks, one for each, such as 0,1,2,3.", show_default="the first ones",
-            rich_help_panel=_RANKS,
-        ),
-    ] = None  # fmt: skip
+        str | None, option("GPUs of the ranks, one for each, such as 0,1,2,3.", _RANKS, "the first ones")
+    ] = None
     attention: Annotated[
         str,
-        typer.Option(
-            help="How ranks share attention: auto, torch or xfuser; or the attention kernel of a rank, such as flash.",
-            rich_help_panel=_RANKS,
+        option(
+            "How ranks share attention: auto, torch or xfuser; or the attention kernel of a rank, such as flash.",
+            _RANKS,
         ),
     ] = "auto"
 

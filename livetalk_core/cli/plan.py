@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ConfigError
 from .console import guarded, print_json, stdout
-from .options import Json, Size, Steps
+from .options import Json, Size, Steps, option
 from .parsing import model_name, parse_size
 
 if TYPE_CHECKING:
@@ -22,14 +20,14 @@ _MANY = 16
 
 @guarded
 def plan(
-    world: Annotated[int, typer.Option("--world", "--world-size", help="Number of ranks: processes, one per GPU.")],
+    world: Annotated[int, option("Number of ranks: processes, one per GPU.", None, True, "--world", "--world-size")],
     size: Size = None,
-    gpu: Annotated[str | None, typer.Option(help=_GPU_HELP)] = None,
-    model: Annotated[str, typer.Option(help=_MODEL_HELP)] = "14b",
-    ulysses: Annotated[int | None, typer.Option(help="Ulysses degree.", show_default="gcd(world, heads)")] = None,
-    ring: Annotated[int | None, typer.Option(help="Ring degree.", show_default="world / ulysses")] = None,
+    gpu: Annotated[str | None, option(_GPU_HELP)] = None,
+    model: Annotated[str, option(_MODEL_HELP)] = "14b",
+    ulysses: Annotated[int | None, option("Ulysses degree.", default="gcd(world, heads)")] = None,
+    ring: Annotated[int | None, option("Ring degree.", default="world / ulysses")] = None,
     steps: Steps = None,
-    dtype: Annotated[str, typer.Option(help="Number format: bf16 or fp32.")] = "bf16",
+    dtype: Annotated[str, option("Number format: bf16 or fp32.")] = "bf16",
     as_json: Json = False,
 ) -> None:
     """Show how a number of ranks would share a chunk: tokens, tiles, work, traffic, memory, predicted time."""

@@ -10,9 +10,10 @@ import typer
 
 from ..errors import ConfigError
 from .console import SIGINT, SIGNAL_BASE, guarded, print_json, stderr, stdout
-from .options import Json, Model
+from .options import MODEL_HELP, Json, option
 from .parsing import model_name, parse_size
-from .train_progress import TrainingLine, prepare_progress
+from .train_progress import TrainingLine
+from .work_bar import work_bar
 
 if TYPE_CHECKING:
     from ..training.memory import MemoryPlan
@@ -26,27 +27,28 @@ train = typer.Typer(
     no_args_is_help=True,
 )
 
-_Data = Annotated[Path, typer.Option(help="Folder written by 'livetalk train prepare'.")]
-_Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics, curves, sample videos.")]
-_Recipe = Annotated[str, typer.Option(help="See 'livetalk train recipes'.")]
-_Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: run.batch=8. Repeatable.")]
-_Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda; under torchrun one GPU per rank.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan of memory and stop.")]
+_Model = Annotated[str, option(MODEL_HELP)]
+_Data = Annotated[Path, option("Folder written by 'livetalk train prepare'.")]
+_Out = Annotated[Path, option("Folder of the run: checkpoints, metrics, curves, sample videos.")]
+_Recipe = Annotated[str, option("See 'livetalk train recipes'.")]
+_Set = Annotated[list[str] | None, option("Change a setting: run.batch=8. Repeatable.", None, True, "--set")]
+_Resume = Annotated[bool, option("Continue from the newest checkpoint in --out.", None, True, "--resume")]
+_Device = Annotated[str, option("auto, cpu or cuda; under torchrun one GPU per rank.")]
+_DryRun = Annotated[bool, option("Show the plan of memory and stop.", None, True, "--dry-run")]
 
 
 @train.command()
 @guarded
 def prepare(
     videos: Annotated[Path | None, typer.Argument(help="Folder of talking videos.", show_default=False)] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the prepared data.")] = Path("prepared"),
-    model: Model = "embedded",
-    drawn: Annotated[int, typer.Option(help="Draw so many people instead of reading videos.")] = 0,
-    bank: Annotated[Path | None, typer.Option(help="Speech of drawn people: speech_bank.safetensors.")] = None,
-    first_seed: Annotated[int, typer.Option(help="Seed of the first drawn person.")] = 0,
-    chunks: Annotated[int, typer.Option(help="Consecutive chunks per clip.")] = 5,
-    size: Annotated[str | None, typer.Option(help="Area of a frame: 448x768.", show_default="the model's")] = None,
-    still_background: Annotated[float, typer.Option(help="Least similarity of the background; 0 takes all.")] = 0.96,
+    out: Annotated[Path, option("Folder of the prepared data.")] = Path("prepared"),
+    model: _Model = "embedded",
+    drawn: Annotated[int, option("Draw so many people instead of reading videos.")] = 0,
+    bank: Annotated[Path | None, option("Speech of drawn people: speech_bank.safetensors.")] = None,
+    first_seed: Annotated[int, option("Seed of the first drawn person.")] = 0,
+    chunks: Annotated[int, option("Consecutive chunks per clip.")] = 5,
+    size: Annotated[str | None, option("Area of a frame: 448x768.", default="the model's")] = None,
+    still_background: Annotated[float, option("Least similarity of the background; 0 takes all.")] = 0.96,
     device: _Device = "auto",
 ) -> None:
     """Encode talking videos (or drawn people) once, so that training reads no pixels. Interrupted, it goes on."""
@@ -56,8 +58,9 @@ def prepare(
         out=out, model=model_name(model), videos=videos, drawn=drawn, bank=bank, first_seed=first_seed,
         chunks=chunks, size=parse_size(size), still_background=still_background, device=device,
     )  # fmt: skip
-    with prepare_progress() as progress:
-        index = run_prepare(request, progress)
+    with work_bar(counted=True) as tell:
+        tell("loading the encoders", 0, 0)
+        index = run_prepare(request, lambda done, total, name: tell(name[-40:], done, total))
     console = stdout()
     buckets: dict[str, int] = {}
     for clip in index.clips:
@@ -95,7 +98,7 @@ def recipes(
 @train.command()
 @guarded
 def stage1(
-    data: _Data, out: _Out, recipe: _Recipe = "toy", model: Model = "embedded", changes: _Set = None,
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded", changes: _Set = None,
     resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
 ) -> int:  # fmt: skip
     """Adapt a model: flow matching on short chunks that continue clean motion frames."""
@@ -105,8 +108,8 @@ def stage1(
 @train.command()
 @guarded
 def stage2(
-    data: _Data, out: _Out, recipe: _Recipe = "toy", model: Model = "embedded",
-    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
+    data: _Data, out: _Out, recipe: _Recipe = "toy", model: _Model = "embedded",
+    teacher: Annotated[str | None, option("Model folder of the teacher.", default="--model")] = None,
     changes: _Set = None, resume: _Resume = False, device: _Device = "auto", dry_run: _DryRun = False,
 ) -> int:  # fmt: skip
     """Distil a model to few steps on its own rollouts."""
@@ -117,8 +120,8 @@ def stage2(
 @guarded
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Option(help="Model folder to make.")],
-    model: Model = "embedded",
+    out: Annotated[Path, option("Model folder to make.")],
+    model: _Model = "embedded",
 ) -> None:
     """Make a model folder of a run's newest checkpoint, in the layout of the model that it began with."""
     from ..training.start import export_run
@@ -130,12 +133,12 @@ def export(
 @train.command()
 @guarded
 def ablation(
-    data: _Data, out: _Out, model: Model = "embedded",
-    teacher: Annotated[str | None, typer.Option(help="Model folder of the teacher.", show_default="--model")] = None,
+    data: _Data, out: _Out, model: _Model = "embedded",
+    teacher: Annotated[str | None, option("Model folder of the teacher.", default="--model")] = None,
     recipe: _Recipe = "toy-64",
-    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. Repeatable.")] = None,
-    seeds: Annotated[int, typer.Option(help="Training runs per arm.")] = 2,
-    chunks: Annotated[int, typer.Option(help="Length of the rollouts.")] = 300,
+    arms: Annotated[list[str] | None, option("Only this arm. Repeatable.", None, True, "--arm")] = None,
+    seeds: Annotated[int, option("Training runs per arm.")] = 2,
+    chunks: Annotated[int, option("Length of the rollouts.")] = 300,
     changes: _Set = None, device: _Device = "auto",
 ) -> None:  # fmt: skip
     """Compare K_max 1, 3, 5 and teacher-forced motion frames: train, roll out, measure. Interrupted, it goes on."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -60,20 +58,6 @@ class TrainingLine:
             stderr().print(f"iteration {done}/{self.iterations}  {facts}")
         else:
             self._bar.update(self._task, completed=done, facts=facts)
-
-
-@contextmanager
-def prepare_progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar over the videos of a data set."""
-    if not sys.stderr.isatty():
-        yield lambda done, total, name: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
-        task = bar.add_task("loading the encoders", total=None)
-        yield lambda done, total, name: bar.update(task, description=name[-40:], completed=done, total=total)
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,6 @@ from tiny_bundle import tiny_bundle
 from livetalk_core.config import ChunkGeometry
 from livetalk_core.errors import CheckpointError, ConfigError
 from livetalk_core.training.avatars.avatar import HELD_OUT_SEED
-from livetalk_core.training.evaluate.__main__ import main
 from livetalk_core.training.evaluate.cases import (
     EvaluationCase,
     Frames,
@@ -28,7 +27,7 @@ from livetalk_core.training.evaluate.cases import (
 from livetalk_core.training.evaluate.ceilings import find_audio_encoder, heard_opening
 from livetalk_core.training.evaluate.look import Gallery, measure_borders
 from livetalk_core.training.evaluate.report import ClipResult
-from livetalk_core.training.evaluate.run import EvaluationConfig, evaluate_talk
+from livetalk_core.training.evaluate.run import EvaluationConfig, evaluate_embedded, evaluate_talk
 from livetalk_core.training.evaluate.sheets import telling_frames
 from livetalk_core.training.evaluate.talk import Manner, Talk, engine_talk, judge
 from livetalk_core.training.speech.held_out import EvaluationUtterance
@@ -259,8 +258,7 @@ def test_missing_audio_encoder_is_named(tmp_path: Path) -> None:
         heard_opening(tmp_path / "audio_encoder", [])
 
 
-def test_unknown_model_folder_ends_with_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--model", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
-    assert ended.value.code == 1
+def test_unknown_model_folder_is_named_and_nothing_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        evaluate_embedded(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,7 @@ _ENGLISH_VOICE_SHARE = 0.3
 _TOLD_LATE_SECONDS: Final = 0.010
 _ORIGINALS_SHARE = 0.1
 _ATTEMPTS: Final = 20
-_SHORTEST_SECONDS = 0.4
+_SHORTEST_SECONDS, _FAINTEST = 0.4, 1e-3
 _PEAK: Final = 32767.0
 _logger = logging.getLogger("livetalk")
 
@@ -81,7 +82,11 @@ class SpeechBank:
         return samples, self.mouth[first:last]
 
 
+Named = tuple[str, Utterance]
+"""Name of a voice, and what it said."""
+
 Spoken = tuple[str, NDArray[np.int16], NDArray[np.float32]]
+"""Name of a voice, samples [frames * 640] and mouth [frames, 4]."""
 
 
 def pack_utterance(voice: str, utterance: Utterance) -> Spoken:
@@ -110,13 +115,16 @@ def make_bank(spoken: Sequence[Spoken]) -> SpeechBank:
 
 
 def speak_one(seed: int, held_out: bool, festival_share: float = 0.0) -> list[Spoken]:
-    """One random sentence by a random voice, as it is and in two augmented versions."""
+    """One random sentence by a random voice, in two augmented versions and now and then as it is.
+
+    Raises:
+        MissingDependencyError: a synthesiser is not installed.
+        TrainingError: no voice could say anything.
+    """
     rng = np.random.default_rng([seed, int(held_out)])
-    speak = _speak_festival if not held_out and rng.random() < festival_share else _speak_espeak
-    while True:
-        voice, utterance = speak(rng, held_out)
-        if utterance.seconds >= _SHORTEST_SECONDS and np.abs(utterance.samples).max() > 1e-3:
-            break
+    festival = not held_out and rng.random() < festival_share
+    speak = _speak_festival if festival else partial(_speak_espeak, held_out=held_out)
+    voice, utterance = _speak_audibly(rng, speak)
     level = Utterance(unit_level(utterance.samples), utterance.events)
     if held_out:
         return [pack_utterance(voice, level)]
@@ -126,23 +134,31 @@ def speak_one(seed: int, held_out: bool, festival_share: float = 0.0) -> list[Sp
     return [pack_utterance(voice, version) for version in versions]
 
 
-def _speak_espeak(rng: np.random.Generator, held_out: bool) -> tuple[str, Utterance]:
+def _speak_audibly(rng: np.random.Generator, speak: Callable[[np.random.Generator], Named]) -> Named:
+    """What is said, by other voices or in other words where there are no sounds for them."""
+    failure: TrainingError | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            voice, utterance = speak(rng)
+        except TrainingError as error:
+            failure = error
+            continue
+        if utterance.seconds >= _SHORTEST_SECONDS and np.abs(utterance.samples).max() > _FAINTEST:
+            return voice, utterance
+    raise failure or TrainingError(f"{_ATTEMPTS} sentences in a row were silent.", "Install the synthesiser again.")
+
+
+def _speak_espeak(rng: np.random.Generator, held_out: bool) -> Named:
     voice = random_voice(rng, held_out)
     text = random_text(rng, voice.split("+")[0])
     rate, pitch, spread = int(rng.integers(100, 261)), int(rng.integers(10, 95)), int(rng.integers(5, 96))
     return voice, speak_espeak(text, voice, rate, pitch, spread)
 
 
-def _speak_festival(rng: np.random.Generator, held_out: bool) -> tuple[str, Utterance]:
+def _speak_festival(rng: np.random.Generator) -> Named:
     english, *others = TRAINING_VOICES
-    for attempt in range(_ATTEMPTS):
-        voice = english if rng.random() < _ENGLISH_VOICE_SHARE else others[int(rng.integers(len(others)))]
-        try:
-            spoken = speak_festival(random_text(rng, voice.language), voice, float(rng.uniform(0.75, 1.35)))
-            break
-        except TrainingError:
-            if attempt + 1 == _ATTEMPTS:
-                raise
+    voice = english if rng.random() < _ENGLISH_VOICE_SHARE else others[int(rng.integers(len(others)))]
+    spoken = speak_festival(random_text(rng, voice.language), voice, float(rng.uniform(0.75, 1.35)))
     late = _TOLD_LATE_SECONDS
     events = tuple(e._replace(start=e.start + late, end=e.end + late) for e in spoken.events)
     return voice.name, Utterance(spoken.samples, events)
