@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,17 @@ from hypothesis import settings
 # A busy machine is no failure: pytest-timeout bounds a test, not the time of one example.
 settings.register_profile("livetalk", deadline=None)
 settings.load_profile("livetalk")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Importing a million objects that stay makes no garbage; looking for it would take a quarter of the time."""
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported lives until the end: the tests' own garbage is found without walking over all of it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

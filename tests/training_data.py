@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 from livetalk_core.config import ChunkGeometry, SamplerConfig
 from livetalk_core.loading import load_model, open_parts
@@ -52,7 +51,6 @@ class RandomSource:
 
 def write_prepared(folder: Path, model: Path, clips: int = 4, chunks: int = 3) -> Path:
     """Prepare random clips for the model in `model`."""
-    torch.set_num_threads(1)
     bundle = load_model(model, "cpu", "fp32")
     prepare(RandomSource(clips, chunks), bundle, open_parts(model).encoders, folder)
     return folder

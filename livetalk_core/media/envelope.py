@@ -46,7 +46,8 @@ def best_lag(follower: Curve, leader: Curve, max_lag: int = 10) -> tuple[float, 
     count = min(len(follower), len(leader))
     best = (0.0, 0)
     # Small shifts first: of equal correlations the smallest shift is the true one.
-    for lag in sorted(range(-max_lag, max_lag + 1), key=abs):
+    reach = min(max_lag, count)
+    for lag in sorted(range(-reach, reach + 1), key=abs):
         late = follower[max(0, lag) : count + min(0, lag)]
         early = leader[max(0, -lag) : count + min(0, -lag)]
         if len(late) < 3 or late.std() < 1e-6 or early.std() < 1e-6:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save, save_file
 
 from livetalk_core.errors import CheckpointError
 from livetalk_core.loading import load_model
+from livetalk_core.loading.convert import ConversionRefused, convert
 from livetalk_core.loading.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 from livetalk_core.loading.safetensors_stream import WeightSet
 from livetalk_core.loading.shards import find_shards
@@ -246,21 +247,38 @@ def test_hostile_configuration_is_refused(
     assert str(folder / part) in caught.value.message
 
 
-def test_pickle_renamed_to_safetensors_is_never_run(tiny_model_folder: Path, tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "canary",))
+class Payload:
+    """Makes a folder when a pickle of it is loaded without care."""
 
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.canary),))
+
+
+def test_pickle_renamed_to_safetensors_is_never_run(tiny_model_folder: Path, tmp_path: Path) -> None:
+    payload = Payload(tmp_path / "canary")
     folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
-    for content in (pickle.dumps(Payload()), None):
+    for content in (pickle.dumps(payload), None):
         if content is None:
-            torch.save(Payload(), weights)
+            torch.save(payload, weights)
         else:
             weights.write_bytes(content)
         with pytest.raises(CheckpointError, match="Python pickle"):
             load_model(folder, "cpu", "fp32")
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.timeout(300)  # starts an interpreter with torch
+def test_converter_refuses_code_and_does_not_run_it(tmp_path: Path) -> None:
+    torch.save({"w": Payload(tmp_path / "canary")}, tmp_path / "evil.pth")
+    with pytest.raises(ConversionRefused, match=r"evil\.pth is refused.*mkdir") as caught:
+        convert(tmp_path / "evil.pth", accept_unlisted=True)
+    assert not (tmp_path / "canary").exists()
+    assert "weights_only" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.pth"]
 
 
 @pytest.mark.parametrize("path", ["x\0y", "a" * 5000, "/dev/null", "", "../" * 40 + "nowhere"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,6 @@ NEEDS_CPU_SHARDS = pytest.mark.skipif(
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["train", *arguments])
-
-
-SMALL = ("--set", "run.iterations=2", "--set", "run.batch=2", "--set", "run.save_every=1", "--device", "cpu")
 
 
 def test_recipes_are_listed_and_shown() -> None:
@@ -65,54 +63,82 @@ def test_trained_bytes_of_the_plan_are_those_of_the_networks(tiny_model_folder: 
     assert plan.lines[0].device + plan.lines[1].device == 9 * 4 * count / 2
 
 
+def stage1(data: Path, model: Path, out: Path, *more: str) -> Result:
+    """Two iterations, or as `more` says."""
+    settings = ("iterations=2", "batch=2", "save_every=1", "sample_every=2")
+    changes = (part for setting in settings for part in ("--set", f"run.{setting}"))
+    command = ("stage1", "--data", str(data), "--model", str(model), "--out", str(out), "--device", "cpu")
+    return run(*command, *changes, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prepared_folder: Path, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A run of two iterations and what it printed; read only."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    result = stage1(prepared_folder, tiny_model_folder, out)
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
 @NEEDS_CPU_SHARDS
-def test_a_run_from_data_to_model(prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    common = ("--data", str(prepared_folder), "--out", str(out), "--model", str(tiny_model_folder))
-    first = run("stage1", *common, *SMALL)
-    assert first.exit_code == 0, first.output
-    assert "memory, estimated" in first.output and "0000002" in first.output
-    assert run("stage1", *common, *SMALL).exit_code == 2
-    longer = [argument.replace("iterations=2", "iterations=3") for argument in SMALL]
-    assert run("stage1", *common, *longer, "--resume").exit_code == 0
+def test_a_run_from_data_to_model(
+    finished: tuple[Path, str], prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    out, printed = finished
+    assert "memory, estimated" in printed and "0000002" in printed
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["iteration"] == 3
+    assert rows[-1]["iteration"] == 2
+    assert (out / "samples" / "0000002.mp4").is_file()
+    again = stage1(prepared_folder, tiny_model_folder, out)
+    assert again.exit_code == 2 and "--resume" in again.output
     exported = run("export", str(out), "--out", str(tmp_path / "model"), "--model", str(tiny_model_folder))
     assert exported.exit_code == 0, exported.output
     assert open_parts(tmp_path / "model").encoders == open_parts(tiny_model_folder).encoders
 
 
+def told(result: Result) -> str:
+    """What a command that did not succeed said."""
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
 @NEEDS_CPU_SHARDS
-def test_trouble_in_a_run_is_told_and_leaves_the_last_checkpoint(
-    prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_from_it(
+    finished: tuple[Path, str], prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
-    """A loss that is no number, a disk that takes no more, a file in the folder's place: what the terminal says."""
-    out = tmp_path / "run"
-    common = ("stage1", "--data", str(prepared_folder), "--model", str(tiny_model_folder), *SMALL)
-
-    def told(*arguments: str) -> str:
-        result = run(*common, *arguments)
-        assert result.exit_code == 2, result.output
-        assert "Traceback" not in result.output
-        return " ".join(result.output.split())
-
-    assert run(*common, "--out", str(out)).exit_code == 0
+    out = shutil.copytree(finished[0], tmp_path / "run")
     kept = sorted(path.name for path in (out / "checkpoints").iterdir())
-    more = ("--out", str(out), "--resume", "--set", "run.iterations=4")
+    more = ("--resume", "--set", "run.iterations=3", "--set", "run.sample_every=0")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        full = told(*more)
+        full = told(stage1(prepared_folder, tiny_model_folder, out, *more))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "Cannot write" in full and "0000003" in full
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == kept
-    assert run(*common, *more).exit_code == 0
-    nan = told("--out", str(tmp_path / "nan"), "--set", "method.flow_weight=1e39")
+    assert stage1(prepared_folder, tiny_model_folder, out, *more).exit_code == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["iteration"] == 3
+
+
+@NEEDS_CPU_SHARDS
+def test_a_loss_that_is_no_number_ends_the_run_before_anything_is_updated(
+    prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    nan = told(stage1(prepared_folder, tiny_model_folder, tmp_path, "--set", "method.flow_weight=1e39"))
     assert "denoiser.loss is inf in iteration 0; nothing was updated" in nan and "learning rate" in nan
-    assert not list((tmp_path / "nan").glob("checkpoints/*"))
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(
+    prepared_folder: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    assert "a file is in its way" in told("--out", str(tmp_path / "file"))
+    assert "a file is in its way" in told(stage1(prepared_folder, tiny_model_folder, tmp_path / "file"))
 
 
 @pytest.mark.parametrize(

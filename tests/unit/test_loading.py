@@ -129,9 +129,11 @@ def test_audio_encoder_may_lie_beside_the_published_folder(
     assert load_model(tmp_path / "model", "cpu", "fp32").audio_normalise
 
 
-def test_pickles_that_were_not_converted_are_answered_with_the_command(tmp_path: Path) -> None:
-    folder = tmp_path / "my model"
-    write_published_model(folder)
+def test_pickles_that_were_not_converted_are_answered_with_the_command(
+    published: tuple[Path, dict[str, nn.Module]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(published[0], tmp_path / "my model")
+    (folder / "Wan2.1_VAE.safetensors").rename(folder / "Wan2.1_VAE.pth")
     with pytest.raises(CheckpointError, match=r"Wan2\.1_VAE\.pth") as caught:
         load_model(folder, "cpu", "fp32")
     assert f"livetalk convert '{folder}'" in caught.value.hint
@@ -263,8 +265,8 @@ def test_unknown_random_model_lists_the_known_ones() -> None:
     assert "random:14b" in caught.value.hint
 
 
-def test_unknown_folder_suggests_near_names(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "presenter")
+def test_unknown_folder_suggests_near_names(tiny_model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "presenter").symlink_to(tiny_model_folder)
     with pytest.raises(CheckpointError, match=r"Did you mean .*presenter"):
         load_model(tmp_path / "presentr", "cpu", "fp32")
     with pytest.raises(CheckpointError, match=r"not a model folder.*Did you mean .*presenter") as caught:
@@ -272,8 +274,8 @@ def test_unknown_folder_suggests_near_names(tmp_path: Path) -> None:
     assert "livetalk.json" in caught.value.hint
 
 
-def test_incomplete_model_lists_everything_missing(tmp_path: Path) -> None:
-    folder = write_tiny_model(tmp_path / "model")
+def test_incomplete_model_lists_everything_missing(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     shutil.rmtree(folder / "vae")
     (folder / "image_encoder" / "config.json").unlink()
     with pytest.raises(CheckpointError) as caught:
@@ -290,8 +292,10 @@ def test_incomplete_model_lists_everything_missing(tmp_path: Path) -> None:
         ({"defaults": {"width": 64, "height": 64, "geometry": {"frames": 10}}}, "frames"),
     ],
 )
-def test_bad_manifest_is_refused(tmp_path: Path, change: dict[str, object], named: str) -> None:
-    folder = write_tiny_model(tmp_path / "model")
+def test_bad_manifest_is_refused(
+    tiny_model_folder: Path, tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     manifest = folder / "livetalk.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **change}))
     with pytest.raises(CheckpointError, match=named) as caught:
@@ -299,8 +303,8 @@ def test_bad_manifest_is_refused(tmp_path: Path, change: dict[str, object], name
     assert str(manifest) in caught.value.message
 
 
-def test_component_of_another_model_is_refused(tmp_path: Path) -> None:
-    folder = write_tiny_model(tmp_path / "model")
+def test_component_of_another_model_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
     config = folder / "transformer" / "config.json"
     config.write_text(config.read_text().replace('"audio_channels": 32', '"audio_channels": 48'))
     with pytest.raises(CheckpointError, match=r"audio_proj\.proj1\.weight"):

@@ -65,6 +65,13 @@ def test_lag_of_constant_or_short_curves_is_zero() -> None:
     assert best_lag(speech_like(2), speech_like(2)) == (0.0, 0)
 
 
+@pytest.mark.parametrize("count", [3, 6, 12])
+def test_curves_shorter_than_the_largest_lag_are_compared_as_far_as_they_go(count: int) -> None:
+    curve = speech_like(120)[40 : 40 + count]
+    correlation, lag = best_lag(curve, curve, max_lag=10)
+    assert (correlation, lag) == (pytest.approx(1.0), 0)
+
+
 @pytest.mark.parametrize("seconds", [0.04, 30.0])
 def test_mouth_plot_returns_what_it_prints(tmp_path: Path, seconds: float) -> None:
     frames = round(seconds * 25)

@@ -14,8 +14,9 @@ from livetalk_core.audio import AudioRing
 from livetalk_core.config import StreamConfig
 from livetalk_core.engine.constants import audio_encoder, reference_latents
 from livetalk_core.errors import ConfigError, TrainingError
-from livetalk_core.loading import load_model, open_parts
+from livetalk_core.loading import open_parts
 from livetalk_core.media import VideoWriter
+from livetalk_core.models.bundle import ModelBundle
 from livetalk_core.training.data.background import STILL, background_similarity
 from livetalk_core.training.data.batches import PreparedBatches
 from livetalk_core.training.data.buckets import bucket_sizes, nearest_bucket
@@ -50,43 +51,44 @@ def write_video(path: Path, frames: np.ndarray, level: float = 0.1) -> Path:
     return path
 
 
-def test_interrupted_preparation_goes_on_where_it_stopped(tiny_model_folder: Path, tmp_path: Path) -> None:
-    bundle, encoders = load_model(tiny_model_folder, "cpu", "fp32"), open_parts(tiny_model_folder).encoders
+def test_interrupted_preparation_goes_on_where_it_stopped(
+    tiny_model: ModelBundle, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    encoders = open_parts(tiny_model_folder).encoders
     with pytest.raises(KeyboardInterrupt):
-        prepare(RandomSource(10, chunks=1, failing="clip-9"), bundle, encoders, tmp_path / "data")
+        prepare(RandomSource(10, chunks=1, failing="clip-9"), tiny_model, encoders, tmp_path / "data")
     with pytest.raises(TrainingError, match="holds no prepared data"):
         PreparedSet(tmp_path / "data")
     again = RandomSource(10, chunks=1)
-    index = prepare(again, bundle, encoders, tmp_path / "data")
+    index = prepare(again, tiny_model, encoders, tmp_path / "data")
     assert again.asked == ["clip-8", "clip-9"]
     assert len(index.clips) == 9
     assert index.skipped == {"silent": 1}
     with pytest.raises(TrainingError, match="other videos"):
-        prepare(RandomSource(6, chunks=1), bundle, encoders, tmp_path / "data")
+        prepare(RandomSource(6, chunks=1), tiny_model, encoders, tmp_path / "data")
     with pytest.raises(TrainingError, match="another model"):
-        prepare(RandomSource(10, chunks=1), bundle, "others", tmp_path / "data")
+        prepare(RandomSource(10, chunks=1), tiny_model, "others", tmp_path / "data")
 
 
-def test_clips_are_encoded_as_the_engine_encodes(tiny_model_folder: Path, prepared_folder: Path) -> None:
+def test_clips_are_encoded_as_the_engine_encodes(tiny_model: ModelBundle, prepared: PreparedSet) -> None:
     """Latents chunk by chunk, the reference as a stream's, audio rows as the sliding window's."""
-    bundle = load_model(tiny_model_folder, "cpu", "fp32")
     (clip,) = RandomSource(1).clips("clip-0")
     assert isinstance(clip, RawClip)
-    stored = PreparedSet(prepared_folder).read(0, 1, 2, 1)
+    stored = prepared.read(0, 1, 2, 1)
 
     def video(frames: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
-    second = bundle.vae.encode(video(clip.frames[4:13]))[0]
+    second = tiny_model.vae.encode(video(clip.frames[4:13]))[0]
     assert torch.allclose(stored.latents[0], second, rtol=0.02, atol=0.02)
-    y = reference_latents(bundle, video(clip.references[1:]), GEOMETRY)
+    y = reference_latents(tiny_model, video(clip.references[1:]), GEOMETRY)
     assert torch.allclose(stored.reference, y[0, 4:], rtol=0.02, atol=0.02)
     config = StreamConfig(width=64, height=64, geometry=GEOMETRY)
     ring = AudioRing(clip.samples[4 * 640 :][:16000])
-    heard = audio_encoder(bundle, config).stream_windows(ring)[0]
+    heard = audio_encoder(tiny_model, config).stream_windows(ring)[0]
     assert torch.allclose(stored.features[0][window_rows(9)], heard, rtol=0.02, atol=0.02)
     assert np.array_equal(stored.picture.numpy(), clip.references[1])
-    assert np.allclose(PreparedSet(prepared_folder).samples(0).numpy(), np.clip(clip.samples, -1, 1), atol=1e-4)
+    assert np.allclose(prepared.samples(0).numpy(), np.clip(clip.samples, -1, 1), atol=1e-4)
 
 
 def test_batches_do_not_depend_on_the_number_of_ranks(prepared_folder: Path) -> None:
@@ -190,7 +192,9 @@ def write_mute(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def test_drawn_people_are_a_source_like_videos(tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_drawn_people_are_a_source_like_videos(
+    tiny_model: ModelBundle, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("skia", reason="drawing needs skia-python")
     rng = np.random.default_rng(0)
     spoken = ("voice", rng.integers(-3000, 3000, 60 * 640).astype(np.int16), rng.random((60, 4)).astype(np.float32))
@@ -199,8 +203,8 @@ def test_drawn_people_are_a_source_like_videos(tiny_model_folder: Path, tmp_path
     assert [clip.name for clip in clips] == ["drawn-7", "drawn-8"]
     assert np.array_equal(clips[0].frames, next(source.clips("drawn-7")).frames)
     assert not np.array_equal(clips[0].references[0], clips[1].references[0])
-    bundle, encoders = load_model(tiny_model_folder, "cpu", "fp32"), open_parts(tiny_model_folder).encoders
-    index = prepare(source, bundle, encoders, tmp_path / "data")
+    encoders = open_parts(tiny_model_folder).encoders
+    index = prepare(source, tiny_model, encoders, tmp_path / "data")
     assert [(clip.bucket, clip.chunks) for clip in index.clips] == [("64x64", 2)] * 2
     assert 0 < PreparedSet(tmp_path / "data").read(0, 0, 2, 0).face.mean() < 1
     with pytest.raises(ConfigError, match="cannot be drawn"):

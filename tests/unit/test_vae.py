@@ -49,7 +49,7 @@ def test_equals_library(
     monkeypatch.setattr(vae_module, "choose_form", lambda *_: ConvolutionForm(taps))
     library = random_vae(config)
     ours = WanVideoVAE(random_vae(config))
-    video = torch.rand(1, 3, frames, 32, 48) * 2 - 1
+    video = torch.rand(1, 3, frames, 16, 32) * 2 - 1
     expected = (library.encode(video).latent_dist.mode() - ours.mean) * ours.inv_std
     latents = ours.encode(video)
     assert relative(latents, expected) < 2e-6
