@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
+import subprocess
+import sys
 import wave
 import zlib
 from dataclasses import dataclass
@@ -11,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from fakes.daemons import wait_until
 from typer.testing import CliRunner
 
 from livetalk_core.cli import app
+from livetalk_core.daemon.process_group import module_environment
 
 RATE = 16_000
 
@@ -36,6 +42,27 @@ def livetalk(*arguments: object, stdin: bytes | None = None) -> Outcome:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Outcome(result.exit_code, result.stdout, " ".join(result.stderr.split()))
+
+
+def interrupted(samples: np.ndarray, state: Path, *arguments: object) -> tuple[int, str]:
+    """`livetalk generate ARGUMENTS` of a pipe that stays open, Ctrl-C once it has a state: exit code, messages."""
+    command = [sys.executable, "-m", "livetalk_core.cli", "generate", "--audio", "-", "--state", state, *arguments]
+    with subprocess.Popen(
+        [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        # Sums depend on the number of threads: the child gets as many as the test that it is compared in has.
+        env={**module_environment(), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(samples.astype("<i2").tobytes())
+        process.stdin.flush()
+        wait_until(lambda: state.exists() or process.poll() is not None, 300, "a chunk is written")
+        process.send_signal(signal.SIGINT)
+        # The pipe stays open until the process has gone: its end would finish the film in good order.
+        process.wait(timeout=200)
+        _, errors = process.communicate(timeout=200)
+    return process.returncode, errors.decode()
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

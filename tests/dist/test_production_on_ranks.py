@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from cli_tools import livetalk, speech, write_wav
+from cli_tools import interrupted, livetalk, speech, write_wav
 from fakes.daemons import assert_all_gone, wait_until
 from fakes.real import PATIENT, off_by
 
@@ -150,22 +150,9 @@ def test_ctrl_c_with_ranks_leaves_a_film_that_can_be_continued(root: Path, tiny_
     wav = write_wav(tmp_path / "talk.wav", samples)
     whole = livetalk("generate", "--audio", wav, "--out", tmp_path / "whole.mkv", *common, "--json").json
     state, report_file = tmp_path / "live.state", tmp_path / "live.json"
-    command = [sys.executable, "-m", "livetalk_core.cli", "generate", "--audio", "-", "--out", tmp_path / "live.mkv",
-               *common, "--state", state, "--report", report_file, "--world-size", 1]  # fmt: skip
-    with subprocess.Popen(
-        [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(samples[: round(0.4 * RATE)].astype("<i2").tobytes())
-        process.stdin.flush()
-        wait_until(lambda: state.exists() or process.poll() is not None, 200, "a chunk is written")
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=100)
-        _, errors = process.communicate(timeout=100)
-    text = errors.decode()
-    assert process.returncode == 130 and "Interrupted" in text and "Traceback" not in text and "Fatal" not in text, text
+    code, text = interrupted(samples[: round(0.4 * RATE)], state, "--out", tmp_path / "live.mkv", *common,
+                             "--report", report_file, "--world-size", 1)  # fmt: skip
+    assert code == 130 and "Interrupted" in text and "Traceback" not in text and "Fatal" not in text, text
     report = json.loads(report_file.read_text())
     assert report["status"] == "interrupted" and report["world_size"] == 1
     rest = livetalk("generate", "--audio", wav, "--out", tmp_path / "rest.mkv", *common[:6], "--resume", state,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from fakes.faults import Fault, script
 from livetalk_core.config import ChunkGeometry, StreamConfig
 from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.daemon_config import DaemonConfig, Deadlines
+from livetalk_core.daemon.process_group import module_environment
 
 TESTS = str(Path(__file__).resolve().parents[1])
 SCALE = float(os.environ.get("LIVETALK_TEST_SCALE", "1"))
@@ -82,6 +85,12 @@ def addresses(pid: int) -> set[str]:
     tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     found = [each for process in tree for each in process.net_connections("inet")]
     return {each.laddr.ip for each in found if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)}
+
+
+def program(code: str) -> subprocess.Popen[str]:
+    """A Python of its own, which finds the package and the helpers of the tests; what it prints can be read."""
+    environment = module_environment((TESTS,))
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def leftovers(root: Path) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from fakes.daemons import (
     CONFIG,
-    TESTS,
     assert_all_gone,
     daemon_config,
+    program,
     running,
     sound,
     wait_until,
@@ -29,8 +29,7 @@ from livetalk_core.errors import DaemonUnavailableError, LiveTalkError, StreamDr
 pytestmark = pytest.mark.faults
 
 _CLIENT = """
-import sys, time
-sys.path.insert(0, {tests!r})
+import time
 from pathlib import Path
 from fakes.daemons import CONFIG, daemon_config, sound
 from livetalk_core.daemon.client import Client
@@ -44,8 +43,7 @@ time.sleep(100)
 
 
 def _client_process(root: Path, *, detached: bool) -> tuple[subprocess.Popen[str], int]:
-    code = _CLIENT.format(tests=TESTS, root=str(root), detached=detached)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = program(_CLIENT.format(root=str(root), detached=detached))
     assert process.stdout is not None
     return process, int(process.stdout.readline())
 
@@ -81,9 +79,10 @@ def test_thread_that_started_the_daemon_may_end(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     (client,) = clients
-    client.load_model()
-    time.sleep(1.5)
-    assert client.stats().state == "ready"
+    with client.open_stream(CONFIG, b"picture") as stream:
+        stream.push_audio(sound(1))
+        assert stream.next_chunk(30).index == 0
+    assert client.stats().restarts == 0
     client.close()
     assert_all_gone(tmp_path)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.daemons import GEOMETRY, SLICE, TESTS, assert_all_gone, daemon_config, expected_frames, processes_of, sound
+from fakes.daemons import (
+    GEOMETRY,
+    SLICE,
+    assert_all_gone,
+    daemon_config,
+    expected_frames,
+    processes_of,
+    program,
+    sound,
+)
 from fakes.faults import Fault, at_start, fail_at
 
 from livetalk_core.chunking import total_frames
@@ -227,7 +233,6 @@ def test_ranks_that_are_loaded_make_a_video_for_a_program_without_the_model_libr
     root = _root(tmp_path)
     code = f"""
 import sys
-sys.path.insert(0, {TESTS!r})
 from pathlib import Path
 import numpy as np
 from fakes.daemons import daemon_config
@@ -241,9 +246,7 @@ for mode in ("stream", "whole"):
 heavy = {{"torch", "diffusers", "transformers", "scipy"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path(TESTS).parent)}, timeout=90,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    process = program(code)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
     assert_all_gone(root)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from fakes.daemons import SCALE, TESTS, assert_all_gone, leftovers, running, wait_until
+from fakes.daemons import SCALE, assert_all_gone, leftovers, program, running, wait_until
 from fakes.real import sha, steps_until_left
 
 from livetalk_core.config import SamplerConfig, StreamConfig
@@ -64,8 +62,6 @@ def _speech() -> np.ndarray:
 
 
 _CLIENT = """
-import sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
 from faults import test_soak as soak
 client = soak.Client.start_or_join(soak._config(Path({root!r})))
@@ -183,8 +179,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 def _kill_client(root: Path, after: int) -> None:
     """Kill a client that has read some chunks."""
-    code = _CLIENT.format(tests=TESTS, root=str(root))
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = program(_CLIENT.format(root=str(root)))
     assert process.stdout is not None
     for _ in range(after + 1):
         assert process.stdout.readline().strip().isdigit()
