@@ -82,10 +82,10 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
     return path
 
 
-def write_float_wav(path: Path, samples: np.ndarray) -> Path:
+def write_float_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> Path:
     """32-bit float WAV, which can hold NaN."""
     data = samples.astype("<f4").tobytes()
-    header = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, RATE * 4, 4, 32)
+    header = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, rate, rate * 4, 4, 32)
     body = b"WAVE" + header + struct.pack("<4sI", b"data", len(data)) + data
     path.write_bytes(struct.pack("<4sI", b"RIFF", len(body)) + body)
     return path

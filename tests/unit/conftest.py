@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_bundle import tiny_bundle
 
+from livetalk_core.engine import Engine
 from livetalk_core.loading import load_model
 from livetalk_core.models.bundle import ModelBundle
 from livetalk_core.training.data.prepared import PreparedSet
@@ -32,3 +34,9 @@ def tiny_model(tiny_model_folder: Path) -> ModelBundle:
 def prepared(prepared_folder: Path) -> PreparedSet:
     """The prepared clips of the tiny model, opened."""
     return PreparedSet(prepared_folder)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """An engine with the tiny bundle."""
+    return Engine(tiny_bundle())

@@ -19,6 +19,7 @@ import av
 import numpy as np
 import pytest
 
+from livetalk_core.daemon.process_group import module_environment
 from livetalk_core.media import (
     FragmentWriter,
     VideoWriter,
@@ -195,7 +196,6 @@ def torn_after(path: Path, torn: int, taken: int) -> None:
 
 _KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
 from test_media_fragments import CHUNK, FPS, HEIGHT, PER_FRAME, WIDTH, flashes
 from livetalk_core.media import VideoWriter
 writer = VideoWriter(sys.argv[1], WIDTH, HEIGHT, FPS)
@@ -210,7 +210,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_killed_program_leaves_a_recording_that_plays(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(path), str(Path(__file__).parent)], timeout=60)
+    environment = module_environment((str(Path(__file__).parent),))
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(path)], env=environment, timeout=60)
     assert done.returncode == -signal.SIGKILL
     (recording,) = leftover_recordings(tmp_path)
     assert recording.name.startswith("a.") and recording.name.endswith(f".partial{suffix}") and not path.exists()
@@ -225,9 +226,7 @@ def test_a_killed_program_leaves_a_recording_that_plays(tmp_path: Path, suffix: 
 
 
 @pytest.mark.parametrize("torn", [1, 2, 3])
-def test_a_recording_torn_anywhere_plays_up_to_its_last_whole_fragment(
-    tmp_path: Path, torn: int
-) -> None:
+def test_a_recording_torn_anywhere_plays_up_to_its_last_whole_fragment(tmp_path: Path, torn: int) -> None:
     """The program is killed while it writes fragment `torn`: at every write of which the disk took only a part."""
     _, *media = segments()
     whole = sum(count_pictures(part) for part in media[:torn])

@@ -108,9 +108,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(
-    ("width", "height"), [(20_000, 20_000), (60_000, 60_000), (12_000, 10_000), (65_000, 1000)]
-)
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (60_000, 60_000), (12_000, 10_000), (65_000, 1000)])
 def test_huge_pictures_are_refused_by_their_header(
     tmp_path: Path, width: int, height: int, recwarn: pytest.WarningsRecorder
 ) -> None:

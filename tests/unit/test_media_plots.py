@@ -34,9 +34,9 @@ def speech_like(frames: int, seed: int = 0) -> np.ndarray:
 
 
 def test_loudness_is_in_decibels_and_scaled_to_the_loudest_frame() -> None:
-    samples = np.concatenate(
-        [np.full(640, 0.1), np.full(640, 0.01), np.zeros(640), np.full(300, 0.1)]
-    ).astype(np.float32)
+    samples = np.concatenate([np.full(640, 0.1), np.full(640, 0.01), np.zeros(640), np.full(300, 0.1)]).astype(
+        np.float32
+    )
     levels = frame_loudness(samples)
     assert levels == pytest.approx([-20, -40, -100, -20 + 10 * np.log10(300 / 640)], abs=0.01)
     assert loudness_envelope(samples) == pytest.approx([1, 25 / 45, 0, 1 - 3.29 / 45], abs=0.01)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
-from tiny_bundle import GEOMETRY, SLICE, picture, speech, stream_config, tiny_bundle
+from tiny_bundle import GEOMETRY, SLICE, frames_of, picture, speech, stream_config, tiny_bundle
 from torch import Tensor
 
 from livetalk_core.config import MAX_LOOKBACK, ChunkGeometry, CorrectionConfig, decode_config
@@ -27,17 +27,14 @@ ALWAYS = {"lookback": 3, "drift_threshold": 0.0}
 SOUND = speech(4 * SLICE)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine(tiny_bundle())
-
-
 def chunks_of(engine: Engine, sound: NDArray[np.float32] = SOUND, **changes: Any) -> list[Chunk]:
     return list(generate(engine, stream_config(**changes), picture(), [sound]))
 
 
-def frames_of(chunks: list[Chunk]) -> NDArray[np.uint8]:
-    return np.concatenate([chunk.frames for chunk in chunks])
+@pytest.fixture(scope="module")
+def published(engine: Engine) -> list[Chunk]:
+    """The chunks of a stream that is never re-anchored; read only."""
+    return chunks_of(engine)
 
 
 @pytest.mark.parametrize(
@@ -48,23 +45,25 @@ def frames_of(chunks: list[Chunk]) -> NDArray[np.uint8]:
         {"lookback": 5, "drift_threshold": 0.0, "renoise": 0.0},
     ],
 )
-def test_without_it_the_stream_is_the_published_one_bit_for_bit(engine: Engine, changes: dict[str, Any]) -> None:
-    published, here = chunks_of(engine), chunks_of(engine, **changes)
+def test_without_it_the_stream_is_the_published_one_bit_for_bit(
+    engine: Engine, published: list[Chunk], changes: dict[str, Any]
+) -> None:
+    here = chunks_of(engine, **changes)
     assert np.array_equal(frames_of(published), frames_of(here))
     assert all(chunk.stats["reanchored"] == 0 and "reanchor" not in chunk.timings for chunk in here)
 
 
 @pytest.mark.parametrize("lookback", [1, 2, MAX_LOOKBACK])
-def test_the_chunk_itself_stays_and_the_next_one_changes(engine: Engine, lookback: int) -> None:
-    published, here = chunks_of(engine), chunks_of(engine, **{**ALWAYS, "lookback": lookback})
+def test_the_chunk_itself_stays_and_the_next_one_changes(engine: Engine, published: list[Chunk], lookback: int) -> None:
+    here = chunks_of(engine, **{**ALWAYS, "lookback": lookback})
     assert np.array_equal(published[0].frames, here[0].frames)
     assert all(not np.array_equal(a.frames, b.frames) for a, b in zip(published[1:], here[1:], strict=True))
     # The last chunk of the sound may be followed by another one: the stream does not know yet.
     assert all(chunk.stats["reanchored"] == 1 and chunk.timings["reanchor"] > 0 for chunk in here)
 
 
-def test_only_chunks_above_the_threshold_are_looked_back_from(engine: Engine) -> None:
-    drifts = sorted(chunk.stats["drift"] for chunk in chunks_of(engine))
+def test_only_chunks_above_the_threshold_are_looked_back_from(engine: Engine, published: list[Chunk]) -> None:
+    drifts = sorted(chunk.stats["drift"] for chunk in published)
     some = chunks_of(engine, lookback=1, drift_threshold=drifts[len(drifts) // 2])
     for chunk in some:
         assert chunk.stats["reanchored"] == (chunk.stats["drift"] > drifts[len(drifts) // 2])
@@ -76,12 +75,11 @@ def test_every_setting_changes_the_stream(engine: Engine) -> None:
         assert not np.array_equal(base, frames_of(chunks_of(engine, **{**ALWAYS, **changes})))
 
 
-def test_the_first_chunk_as_anchor_has_not_drifted(engine: Engine) -> None:
+def test_the_first_chunk_as_anchor_has_not_drifted(engine: Engine, published: list[Chunk]) -> None:
     chunks = chunks_of(engine, anchor="first_chunk")
     assert chunks[0].stats["drift"] < 1e-3 < min(chunk.stats["drift"] for chunk in chunks[1:])
-    reference = chunks_of(engine)
-    assert np.array_equal(frames_of(chunks), frames_of(reference)), "measuring changes no picture"
-    assert reference[0].stats["drift"] > 1e-3
+    assert np.array_equal(frames_of(chunks), frames_of(published)), "measuring changes no picture"
+    assert published[0].stats["drift"] > 1e-3
 
 
 @pytest.mark.parametrize(

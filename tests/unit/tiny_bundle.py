@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel, Wav2Vec2Config, Wav2Vec2Model
 
 from livetalk_core.config import AudioConfig, ChunkGeometry, CorrectionConfig, SamplerConfig, StreamConfig
+from livetalk_core.engine import Chunk
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.transformer import LiveTalkTransformer3DModel
 from livetalk_core.models.vae import WanVideoVAE
@@ -85,3 +87,8 @@ def speech(samples: int, seed: int = 0) -> NDArray[np.float32]:
     generator = np.random.default_rng(seed)
     envelope = 0.1 + 0.1 * np.sin(np.arange(samples) / 1500)
     return (generator.standard_normal(samples) * envelope).astype(np.float32)
+
+
+def frames_of(chunks: Iterable[Chunk]) -> NDArray[np.uint8]:
+    """All frames of a stream, uint8 [F,H,W,3]."""
+    return np.concatenate([chunk.frames for chunk in chunks])
