@@ -93,13 +93,16 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The embedded model from nothing: about four hours on two quiet cores (docs/embedded-model.md). Interrupted, the same
+# The embedded model from nothing: about five hours on two quiet cores (docs/embedded-model.md). Interrupted, the same
 # command goes on.
 RUNS ?= runs
 EMBEDDED ?= livetalk_core/assets/tiny
 ABLATION ?= $(RUNS)/ablation
 TWO := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m livetalk_core.training.embedded
 ONE := $(BIN)/python -m livetalk_core.training.embedded
+PACKAGE = $(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders \
+  --audio $(RUNS)/audio/audio_encoder
+DISTIL = --recipe toy --data $(RUNS)/data --model $(RUNS)/undistilled
 AGAIN = $$(ls $(RUNS)/$(1)/checkpoints/*/checkpoint.json > /dev/null 2>&1 && echo --resume)
 embedded-model: setup
 	$(PIP) -e '.[train]'
@@ -112,8 +115,16 @@ embedded-model: setup
 	  $(call AGAIN,stage1)
 	$(ONE).train_vae_borders --clips $(RUNS)/clips --cache $(RUNS)/cache --vae $(RUNS)/vae/vae \
 	  --out $(RUNS)/vae_borders --minutes 10 $(call AGAIN,vae_borders)
-	$(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders --audio $(RUNS)/audio/audio_encoder \
-	  --out $(EMBEDDED)
+	$(PACKAGE) --out $(RUNS)/undistilled
+	$(BIN)/livetalk train prepare --drawn 512 --first-seed 20000 --bank $(RUNS)/audio/speech_bank.safetensors \
+	  --model $(RUNS)/undistilled --out $(RUNS)/data
+	$(BIN)/livetalk train stage1 $(DISTIL) --out $(RUNS)/teacher-run $(call AGAIN,teacher-run)
+	test -d $(RUNS)/teacher || $(BIN)/livetalk train export $(RUNS)/teacher-run --out $(RUNS)/teacher \
+	  --model $(RUNS)/undistilled
+	$(BIN)/livetalk train stage2 $(DISTIL) --teacher $(RUNS)/teacher --out $(RUNS)/stage2 $(call AGAIN,stage2)
+	test -d $(RUNS)/student || $(BIN)/livetalk train export $(RUNS)/stage2 --out $(RUNS)/student \
+	  --model $(RUNS)/undistilled
+	$(PACKAGE) --student $(RUNS)/student --out $(EMBEDDED)
 
 # The self-correction ablation at toy scale (docs/training.md says how long): interrupted, the same command goes on.
 distill-ablation: setup

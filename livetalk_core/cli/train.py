@@ -123,7 +123,7 @@ def export(
     out: Annotated[Path, option("Model folder to make.")],
     model: _Model = "embedded",
 ) -> None:
-    """Make a model folder of a run's newest checkpoint, in the layout of the model that it began with."""
+    """Make a model folder of a run's newest checkpoint, in layout and number format of the one that it began with."""
     from ..training.start import export_run
 
     network = export_run(run, _path(model), out)

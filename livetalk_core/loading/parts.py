@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,16 @@ class ModelParts:
             settings = {key: value for key, value in self.plan.config.items() if not key.startswith("_")}
             transformer: LiveTalkTransformer3DModel = LiveTalkTransformer3DModel(**settings)
             return transformer
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """Number format that most of the transformer's weights have on disk."""
+        sizes: Counter[torch.dtype] = Counter()
+        for key in self.plan.weights:
+            entry = self.plan.weights.entry(key)
+            if entry.dtype.is_floating_point:
+                sizes[entry.dtype] += math.prod(entry.shape)
+        return sizes.most_common(1)[0][0]
 
     def vae(self, device: torch.device) -> WanVideoVAE:
         """The VAE with its weights; a part gives it once."""

@@ -23,10 +23,8 @@ from .trainer.checkpoint import read_facts, stored_tensors
 PREFIX = "transformer."
 
 
-def export_model(
-    checkpoint: Path, network: str, parts: ModelParts, folder: Path, dtype: torch.dtype = torch.bfloat16
-) -> None:
-    """Write a complete model folder with a trained transformer, in the layout of the model it was trained from.
+def export_model(checkpoint: Path, network: str, parts: ModelParts, folder: Path) -> None:
+    """Write a complete model folder with a trained transformer, in layout and number format of the model it began with.
 
     Weights are the moving average where the run kept one. The other files are linked, or copied across disks.
 
@@ -35,7 +33,6 @@ def export_model(
         network: Name of the network in it.
         parts: The model that the run started from.
         folder: Made by this call.
-        dtype: Number format on disk.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -43,6 +40,7 @@ def export_model(
     """
     if folder.exists():
         raise OutputError(f"{folder} exists already.", "Choose another name.", file=str(folder))
+    dtype = parts.stored_dtype
     transformer = _filled(checkpoint, network, parts, dtype)
     own_layout = parts.files.kind == "livetalk"
     source = parts.files.folder

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,20 @@ pytestmark = [pytest.mark.unit, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 TRAINED = {"audio_run": "audio", "train_vae": "vae", "train_stage1": "stage1", "train_vae_borders": "vae_borders"}
-"""Module of each training -> its folder below RUNS."""
-
-STEPS = ("audio_run", "clips", "train_vae", "latent_cache", "train_stage1", "train_vae_borders", "package_embedded")
-SMALLER = {"audio_run": "--utterances 12", "clips": "--count 4"}
+"""Module of each training by the clock -> its folder below RUNS."""
 SECONDS = 15.0
-"""Of each training and of each time that it goes on."""
+"""Of each of these and of each time that it goes on."""
 
+FEW = "--set run.iterations=2 --set run.batch=2 --set run.save_every=1"
+UNDISTILLED = (
+    ("audio_run", "--utterances 12"), ("clips", "--count 4"), ("train_vae", ""), ("latent_cache", ""),
+    ("train_stage1", ""), ("train_vae_borders", ""), ("package_embedded", ""),
+)  # fmt: skip
+DISTILLED = (
+    ("train prepare", "--drawn 4 --chunks 2"), ("train stage1", FEW), ("train export", ""),
+    ("train stage2", f"{FEW} --set method.max_chunks=2"), ("train export", ""), ("package_embedded", ""),
+)  # fmt: skip
+"""What each line runs, and options that make it small: the last of an option counts."""
 
 
 def recipe(folder: Path) -> list[str]:
@@ -39,20 +47,16 @@ def recipe(folder: Path) -> list[str]:
         ["make", "-n", "embedded-model", *places], cwd=ROOT, capture_output=True, text=True, check=True
     )
     lines = made.stdout.replace("\\\n", " ").splitlines()
-    return [line for line in lines if "livetalk_core.training.embedded" in line]
+    return [line for line in lines if "livetalk_core.training.embedded" in line or "livetalk train" in line]
 
 
-def step_of(line: str) -> str:
-    return next(name for name in STEPS if f"embedded.{name} " in line)
-
-
-def run_all(folder: Path) -> None:
-    """Every line of the recipe with options that make it small: the last of an option counts."""
+def run(folder: Path, steps: Sequence[tuple[str, str]]) -> None:
+    """The lines of the recipe from its first one on, as many as there are steps."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     spent = seconds_of_runs(folder)
-    for line in recipe(folder):
-        step = step_of(line)
-        command = f"{line} {SMALLER.get(step, '')}"
+    for line, (step, smaller) in zip(recipe(folder), steps, strict=False):
+        assert f"{step} " in line
+        command = f"{line} {smaller}"
         if step in TRAINED:
             command += f" --minutes {(spent.get(step, 0.0) + SECONDS) / 60}"
         done = subprocess.run(
@@ -76,10 +80,10 @@ def seconds_of_runs(folder: Path) -> dict[str, float]:
     reason="the recipe needs make, espeak-ng and festival with its voices",
 )
 def test_every_step_of_the_recipe_runs_goes_on_and_ends_in_a_model_that_speaks(tmp_path: Path) -> None:
-    assert tuple(step_of(line) for line in recipe(tmp_path)) == STEPS
-    run_all(tmp_path)
+    assert len(recipe(tmp_path)) == len(UNDISTILLED) + len(DISTILLED)
+    run(tmp_path, UNDISTILLED)
     first = newest_of(tmp_path)
-    run_all(tmp_path)
+    run(tmp_path, UNDISTILLED + DISTILLED)
     second = newest_of(tmp_path)
     for step, name in TRAINED.items():
         assert second[step]["iteration"] > first[step]["iteration"] > 0, step

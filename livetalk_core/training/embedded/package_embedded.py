@@ -1,6 +1,7 @@
 """Put the trained parts together as the model folder that ships with LiveTalk.
 
-`python -m livetalk_core.training.embedded.package_embedded --stage1 DIR --vae DIR --audio DIR [--out DIR]`
+`python -m ...embedded.package_embedded --stage1 DIR --vae DIR --audio DIR [--student DIR] [--out DIR]`
+Without a student, the transformer is that of stage 1: the model that stage 2 begins with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from transformers import CLIPVisionModel, Wav2Vec2Model
 
 from ...config import CorrectionConfig
 from ...errors import TrainingError
+from ...loading import load_model
 from ...loading.layout import EMBEDDED_FOLDER
 from ...loading.save import save_model
 from ...models.bundle import ModelDefaults
@@ -29,22 +31,35 @@ ABOUT = (
 )
 
 
-def package(stage1: Path, vae_folder: Path, audio: Path, out: Path, correction: CorrectionConfig) -> int:
+def package(
+    stage1: Path, vae_folder: Path, audio: Path, out: Path, correction: CorrectionConfig, student: Path | None = None
+) -> int:
     """Write the model folder in half precision; returns its size in bytes.
 
+    Args:
+        stage1: Transformer, image encoder and the statistics of the latents.
+        vae_folder, audio: VAE and audio encoder as their trainings exported them.
+        out: Replaced if it exists.
+        correction: Defaults of the model's streams.
+        student: Model folder whose transformer takes the place of stage 1's.
+
     Raises:
+        CheckpointError: the student cannot be loaded.
         TrainingError: a part is missing, or the folder is larger than what may ship.
     """
     for part in (stage1 / "transformer", stage1 / "image_encoder", stage1 / "vae", vae_folder, audio):
         if not (part / "config.json").is_file():
             raise TrainingError(f"{part} holds no trained part (config.json is missing).", "Run its training first.")
+    transformer = LiveTalkTransformer3DModel.from_pretrained(stage1 / "transformer")
+    if student is not None:
+        transformer = load_model(student, "cpu", "fp32").transformer
     vae = AutoencoderKLWan.from_pretrained(vae_folder)
     # Stage 1 normalised the latents by the statistics of its own cache.
     statistics = json.loads((stage1 / "vae" / "config.json").read_text())
     vae.register_to_config(latents_mean=statistics["latents_mean"], latents_std=statistics["latents_std"])
     save_model(
         out,
-        transformer=LiveTalkTransformer3DModel.from_pretrained(stage1 / "transformer"),
+        transformer=transformer,
         vae=vae,
         audio_encoder=Wav2Vec2Model.from_pretrained(audio).float(),
         audio_normalise=True,
@@ -68,13 +83,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stage1", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--audio", type=Path, required=True)
+    parser.add_argument("--student", type=Path, help="model folder that stage 2 exported")
     parser.add_argument("--out", type=Path, default=EMBEDDED_FOLDER)
     parser.add_argument("--color-strength", type=float, default=0.3)
     parser.add_argument("--border-fade", type=int, default=6)
     options = parser.parse_args(arguments)
     correction = CorrectionConfig(color_strength=options.color_strength, border_fade=options.border_fade)
     with reporting():
-        size = package(options.stage1, options.vae, options.audio, options.out, correction)
+        size = package(options.stage1, options.vae, options.audio, options.out, correction, options.student)
         logger.info("%s: %.1f MB", options.out, size / 1e6)
 
 
