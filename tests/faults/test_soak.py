@@ -1,6 +1,6 @@
 """Long runs of the embedded model on real ranks, with small pictures: killed, cancelled, kept busy (slow tier).
 
-`LIVETALK_TEST_SCALE` multiplies the counts; 1 gives those of the acceptance list.
+`LIVETALK_TEST_SCALE` multiplies the counts; 1 gives those of the acceptance list: 50 kills, 100 cancels, 500 chunks.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     reference.run()
     told, resumed, counts = [], [], {"rank": 0, "supervisor": 0, "client": 0}
     for trial in range(max(3, int(50 * SCALE))):
-        victim = ("rank", "rank", "rank", "client", "supervisor")[trial % 5]
+        victim = ("rank", "client", "supervisor", "rank", "rank")[trial % 5]
         place, rank = (int(generator.integers(CHUNKS)), int(generator.integers(5))), int(generator.integers(WORLD))
         counts[victim] += 1
         if victim == "client":
@@ -231,7 +231,8 @@ def test_five_hundred_chunks_leave_everything_flat(tmp_path: Path) -> None:
             del chunk
             if number >= count // 5 and number % max(1, count // 20) == 0:
                 table.append([[each.memory_info().rss, each.num_fds()] for each in processes])
-        assert client.stats().ring_bytes == ring and not set(os.listdir("/dev/shm")) & {"livetalk"}
+        assert client.stats().ring_bytes == ring
+        assert not [each.pid for each in processes if any(m.path.startswith("/dev/shm") for m in each.memory_maps())]
         assert client.stats().restarts == 0
     figures = np.array(table)  # [times, processes, (rss, descriptors)]
     growth = (figures[-3:, :, 0].mean(0) - figures[:3, :, 0].mean(0)) / 2**20

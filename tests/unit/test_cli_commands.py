@@ -22,7 +22,6 @@ from livetalk_core import __version__
 from livetalk_core.cli import app
 from livetalk_core.cli.console import guarded
 from livetalk_core.diagnostics.capability import chunk_seconds
-from livetalk_core.lip_sync.measure import WEIGHTS
 from livetalk_core.media import probe_video
 
 pytestmark = pytest.mark.unit
@@ -78,7 +77,6 @@ def test_devices_are_one_for_each_rank(tmp_path: Path, devices: str, world: int 
     assert outcome.code == 2 and says in outcome.stderr
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the lip measure is not trained yet")
 def test_demo_leaves_its_five_files(tiny_model_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "demo"
     outcome = livetalk("demo", "--out", folder, "--model", tiny_model_folder, "--max-seconds", 0.4)

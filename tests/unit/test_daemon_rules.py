@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from fakes.daemons import wait_until
 
 from livetalk_core.daemon.daemon_config import Deadlines
 from livetalk_core.daemon.health import Progress
@@ -114,10 +115,7 @@ def test_ladder_goes_as_far_as_needed(code: str, rung: str) -> None:
         child.stdout.readline()
     ladder = Ladder([child], 10.0 if rung == "message" else 0.2, 0.2 if rung == "sigkill" else 10.0, time.monotonic())
     child.stdin.close()  # the message
-    ends = time.monotonic() + 20
-    while not ladder.gone(time.monotonic()):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+    wait_until(lambda: ladder.gone(time.monotonic()), 20, "the child is gone")
     child.stdout.close()
     assert ladder.rung == rung
 

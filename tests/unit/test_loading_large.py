@@ -14,7 +14,7 @@ from published_model import LARGE, write_published_model
 from livetalk_core.loading import load_model
 from livetalk_core.loading.convert import convert
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.unit, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MEASURE = """
 import json, sys, time

@@ -19,6 +19,8 @@ from livetalk_core.training.speech.held_out import RECORDINGS, recorded_utteranc
 from livetalk_core.training.speech.process import read_wave
 from livetalk_core.training.speech.visemes import visemes_of
 
+pytestmark = pytest.mark.unit
+
 TEXT = "A sassy sea saw, a shiny shoe, so assess a see saw."
 
 
@@ -112,7 +114,6 @@ def test_recorded_words_have_tracks() -> None:
         assert utterance.mouth[:, 0].max() > 0.4
 
 
-@pytest.mark.unit
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingDependencyError, match="apt-get install flite"):
@@ -124,7 +125,6 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         speech_espeak._Espeak()
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("text", ['") (system "ls', "-o x", "", "naïve"])
 def test_text_that_could_be_syntax_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -133,7 +133,6 @@ def test_text_that_could_be_syntax_is_refused(text: str) -> None:
         speak_flite(text)
 
 
-@pytest.mark.unit
 def test_recordings_of_other_rates_are_resampled(tmp_path: Path) -> None:
     import wave
 
