@@ -77,13 +77,14 @@ def _show(result: BenchResult) -> None:
     gpu = "" if result.peak_gpu_bytes is None else f", GPU {result.peak_gpu_bytes / _MIB:.0f} MiB"
     each = " per rank" if result.world_size > 1 else ""
     machine = result.environment
+    threads = machine["torch_threads"]
     lines = {
         "real-time factor": f"{result.real_time_factor:.2f} ({result.fps:.1f} frames per second)",
         "first frame": f"{result.first_frame_seconds:.2f} s cold, {result.warm_first_frame_seconds:.2f} s warm, "
         f"after {result.load_seconds:.1f} s of loading",
         "peak memory": f"{result.peak_rss_bytes / _MIB:.0f} MiB resident{each}{gpu}; {_growth(result)}",
         "machine": f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, "
-        f"torch {machine['libraries']['torch']} with {machine['torch_threads']} threads"
+        f"torch {machine['libraries']['torch']} with {threads} thread{'s' if threads > 1 else ''}"
         + "".join(f", {card['name']}" for card in machine["gpus"]),
     }
     for label, text in lines.items():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -13,7 +12,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from ..config import Offload
@@ -29,11 +27,7 @@ from ..production.request import BUNDLED_PORTRAIT, BUNDLED_SPEECH, VideoRequest
 from ..production.sound_track import SoundTrack
 from ..telemetry import summarise
 from .environment import fingerprint
-
-GROWTH_CHUNKS = 100
-"""Fewer timed chunks tell nothing about the growth of memory."""
-
-_GROWTH_POINTS = 250
+from .memory import growth_per_100, peak_gpu_bytes, peak_resident_bytes, resident_bytes
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, chunks done, chunks in all)."""
@@ -176,11 +170,11 @@ def _measure(
         stages=stages,
         fps=geometry.slice_frames / median,
         real_time_factor=median * geometry.fps / geometry.slice_frames,
-        peak_rss_bytes=max(_peak_resident(pid) for pid in backend.worker_pids),
+        peak_rss_bytes=max(peak_resident_bytes(pid) for pid in backend.worker_pids),
         rss_first_bytes=resident[0],
         rss_last_bytes=resident[-1],
         rss_growth_per_100_chunks=growth_per_100(resident),
-        peak_gpu_bytes=_peak_gpu(model.device) if request.world_size is None else None,
+        peak_gpu_bytes=peak_gpu_bytes(model.device) if request.world_size is None else None,
         environment=fingerprint(),
     )
 
@@ -198,7 +192,7 @@ def _time_chunks(
         tell("warming up" if done <= request.warmup else "timing", done, total)
         if done > request.warmup:
             timings.append({**made.timings, "chunk": seconds})
-            resident.append(_resident(backend.worker_pids))
+            resident.append(resident_bytes(backend.worker_pids))
     return first_frame, timings, resident
 
 
@@ -218,46 +212,3 @@ def _endless_speech(sample_rate: int) -> Iterator[NDArray[np.float32]]:
         blocks = list(sound)
     while True:
         yield from blocks
-
-
-def _resident(pids: Sequence[int]) -> int:
-    return sum(int(psutil.Process(pid).memory_info().rss) for pid in pids)
-
-
-def _peak_resident(pid: int) -> int:
-    """Largest resident set of a process so far; of this one where the system tells no other's."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            peak = next(line for line in file if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024
-    except (OSError, StopIteration):
-        if sys.platform == "win32":
-            return int(psutil.Process(pid).memory_info().peak_wset)
-        import resource  # Late: Windows has none.
-
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Linux counts kibibytes, macOS bytes.
-        return int(own if sys.platform == "darwin" else own * 1024)
-
-
-def growth_per_100(resident: Sequence[int]) -> float | None:
-    """Theil-Sen slope of one value per chunk, times 100; None for fewer than `GROWTH_CHUNKS` values.
-
-    The median of the slopes between all pairs: a steady leak shows in full, whatever the noise, while outliers and
-    a step near either end (the allocator warming up) hardly count. Long series are thinned to medians of blocks.
-    """
-    if len(resident) < GROWTH_CHUNKS:
-        return None
-    values = np.asarray(resident, np.float64)
-    block = -(-len(values) // _GROWTH_POINTS)
-    points = np.array([np.median(values[i : i + block]) for i in range(0, len(values) - block + 1, block)])
-    first, second = np.triu_indices(len(points), 1)
-    return float(np.median((points[second] - points[first]) / (second - first))) * 100 / block
-
-
-def _peak_gpu(device: str) -> int | None:
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return int(torch.cuda.max_memory_allocated(device))

@@ -10,7 +10,7 @@ import psutil
 from ..errors import ConfigError, LiveTalkError
 from ..parallel.cost import UTILISATION
 from ..parallel.gpus import find_gpu
-from .environment import graphics_cards
+from .environment import graphics_cards, load_average, usable_cores
 
 WORKING_GB = 64
 """Memory of one device for the published model in bf16: weights of 51 GB (transformer 37.8, text encoder 11.4, the
@@ -50,9 +50,12 @@ def capabilities(timing: bool) -> tuple[list[Capability], LiveTalkError | None]:
 def _try_embedded() -> Capability:
     from .bench import BenchRequest, run_bench
 
+    busy = load_average()
     result = run_bench(BenchRequest(chunks=2, warmup=1))
     factor = result.real_time_factor
     text = f"measured real-time factor {factor:.2f} at {result.width}x{result.height}, {result.dtype}"
+    if busy is not None and result.device == "cpu" and busy > usable_cores() / 2:
+        text += f", while other programs kept the machine busy (load {busy} on {usable_cores()} cores)"
     return Capability("embedded", result.device, True, factor < 1, text)
 
 

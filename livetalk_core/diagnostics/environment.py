@@ -42,6 +42,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def graphics_cards() -> list[dict[str, Any]]:
     """Name, memory in bytes and compute capability of each CUDA device."""
     import torch
@@ -69,7 +74,7 @@ def fingerprint() -> dict[str, Any]:
         "cores": usable_cores(),
         "cpu_bf16": cpu_has_bf16(),
         "memory_bytes": psutil.virtual_memory().total,
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_average": load_average(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
         "gpus": graphics_cards(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livetalk_core.diagnostics.bench import GROWTH_CHUNKS, growth_per_100
+from livetalk_core.diagnostics.memory import GROWTH_CHUNKS, growth_per_100
 
 pytestmark = pytest.mark.unit
 

@@ -25,8 +25,8 @@ from livetalk_core.training.evaluate.cases import (
     make_case,
 )
 from livetalk_core.training.evaluate.ceilings import find_audio_encoder, heard_opening
+from livetalk_core.training.evaluate.clip_result import ClipResult
 from livetalk_core.training.evaluate.look import Gallery, measure_borders
-from livetalk_core.training.evaluate.report import ClipResult
 from livetalk_core.training.evaluate.run import EvaluationConfig, evaluate_embedded, evaluate_talk
 from livetalk_core.training.evaluate.sheets import telling_frames
 from livetalk_core.training.evaluate.talk import Manner, Talk, engine_talk, judge

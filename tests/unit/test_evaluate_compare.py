@@ -22,7 +22,8 @@ from livetalk_core.training.evaluate.compare import compare_talks
 from livetalk_core.training.evaluate.comparison import Comparison
 from livetalk_core.training.evaluate.lips import lip_score
 from livetalk_core.training.evaluate.run import make_ceilings
-from livetalk_core.training.evaluate.streams import StreamRecord, StreamsReport, record_stream, stream_sheet
+from livetalk_core.training.evaluate.stream_record import StreamRecord, StreamsReport, record_stream
+from livetalk_core.training.evaluate.streams import stream_sheet
 from livetalk_core.training.evaluate.talk import Talk
 
 pytestmark = pytest.mark.unit

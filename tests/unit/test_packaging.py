@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from livetalk_core.diagnostics.doctor import REQUIRED
+from livetalk_core.diagnostics.checks import REQUIRED
 
 pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ...config import ChunkGeometry
 from ...errors import ConfigError
 from ...loading import load_model
-from ...media import make_folder, panels_plot, write_atomic
+from ...media import make_folder, write_atomic
 from ...models.bundle import ModelBundle
-from .cases import FPS, EvaluationCase, make_cases
+from .cases import EvaluationCase, make_cases
+from .clip_result import ClipResult
 from .comparison import Column, Comparison
-from .report import ClipResult
+from .plots import plot_mouths
 from .run import Tell, check_clips, hear, judge_all, machine_facts, make_ceilings, make_gallery
 from .talk import DEFAULT_SEED, OWN_MANNER, Ceiling, Manner, Talk, engine_talk, size_and_geometry
 
@@ -124,7 +125,7 @@ def compare_talks(
     comparison = Comparison(name, _columns(results, len(cases)), facts or {})
     write_atomic(out / "comparison.json", json.dumps(comparison.to_json(), indent=1, ensure_ascii=False))
     write_atomic(out / "comparison.md", comparison.to_markdown())
-    _plot_mouths(openings, cases, out / "mouths.png")
+    plot_mouths(openings, cases, out / "mouths.png")
     return comparison
 
 
@@ -166,20 +167,3 @@ def _louder(clips: Sequence[ClipResult]) -> Callable[[ClipResult], float]:
     """The better of the two measures of loudness over all clips."""
     linear = np.mean([c.loudness for c in clips]) >= np.mean([c.loudness_db for c in clips])
     return lambda clip: clip.loudness if linear else clip.loudness_db
-
-
-def _plot_mouths(
-    openings: dict[str, list[NDArray[np.float32]]], cases: Sequence[EvaluationCase], path: Path
-) -> None:
-    """The first clip of each family of voices: meant opening, student, teacher."""
-    first = {case.speech.synthesiser: number for number, case in reversed(list(enumerate(cases)))}
-    names = list(openings)
-    panels: dict[str, dict[str, Any]] = {}
-    for number in sorted(first.values()):
-        case = cases[number]
-        curves = {name: openings[name][number] for name in (names[0], names[-1])}
-        times = np.arange(len(case.opening)) / FPS
-        panels[case.name] = {
-            name: (times[: len(curve)], curve) for name, curve in {"meant": case.opening, **curves}.items()
-        }
-    panels_plot(panels, path, "Mouth opening", "first clip of each family of voices, first seed; 1 is wide open")

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from .cases import FPS
+from .clip_result import ClipResult, grouped
 from .lips import LipScore, mean_score
 from .look import Borders, median
-from .report import Bar, ClipResult, bar_table, grouped, mean, plain_json, table
+from .tables import Bar, bar_table, mean, plain_json, table
 
 
 @dataclass(frozen=True)

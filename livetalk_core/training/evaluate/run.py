@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from ...config import ChunkGeometry
 from ...errors import ConfigError
 from ...loading import load_model
-from ...media import curves_plot, loudness_envelope, make_folder, mouth_plot, write_atomic
+from ...media import make_folder, write_atomic
 from ...models.bundle import ModelBundle
 from ...models.vae import WanVideoVAE
 from .cases import FPS, EvaluationCase, long_case, make_cases
 from .ceilings import find_audio_encoder, heard_opening, vae_round_trip
+from .clip_result import ClipResult
 from .lips import lip_score
 from .look import Gallery
-from .report import ClipResult, Evaluation
+from .plots import plot_drift, plot_mouth
+from .report import Evaluation
 from .sheets import comparison_sheet, rollout_sheet
 from .talk import DEFAULT_SEED, OWN_MANNER, Ceiling, Judged, Manner, Talk, engine_talk, judge, size_and_geometry
 
@@ -221,31 +223,7 @@ def _write(
     notes = [f"lips {each.result.lips.score:.2f}\nlag {each.result.lips.lag:+d}" for each in judged]
     comparison_sheet([j.case for j in judged], [j.video for j in judged], notes, out / "clips.png")
     for number, each in enumerate(judged[:plots]):
-        _plot_mouth(each, out / f"mouth_{number + 1}.png")
+        plot_mouth(each, out / f"mouth_{number + 1}.png")
     if long is not None:
         rollout_sheet(long.case, long.video, geometry.slice_frames, out / "rollout.png")
-        _plot_drift(long, geometry.slice_frames, out)
-
-
-def _plot_mouth(each: Judged, path: Path) -> None:
-    times = np.arange(len(each.opening)) / FPS
-    envelope = loudness_envelope(each.case.speech.samples)
-    title = f"Mouth opening, {each.case.name}"
-    mouth_plot(times, each.opening, envelope, path, title, each.case.opening)
-
-
-def _plot_drift(long: Judged, slice_frames: int, out: Path) -> None:
-    drift = long.result.drift
-    seconds = np.arange(len(drift.backdrop)) * slice_frames / FPS
-    colours = {
-        "background": (seconds, drift.backdrop),
-        "whole frame": (seconds, drift.colour),
-        "true video": (seconds, np.zeros(len(seconds))),
-    }
-    curves_plot(colours, out / "drift_colour.png", "Colour error, steps of 255", "seconds")
-    detail = {
-        "whole frame": (seconds, drift.sharpness),
-        "eyes": (seconds, drift.eyes),
-        "true video": (seconds, np.ones(len(seconds))),
-    }
-    curves_plot(detail, out / "drift_sharpness.png", "Sharpness, share of the true video's", "seconds")
+        plot_drift(long, geometry.slice_frames, out)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ...engine import Engine, generate
@@ -17,96 +13,16 @@ from ...errors import ConfigError
 from ...loading import load_model
 from ...media import make_folder, write_atomic
 from ..avatars.avatar import HELD_OUT_SEED
-from .cases import FPS, Frames, Speaker, long_speech, make_speaker
-from .comparison import show_lags
-from .lips import LipScore, lip_score
-from .report import plain_json, table
+from .cases import FPS, long_speech, make_speaker
 from .run import Tell, machine_facts
 from .sheets import SheetRow, draw_sheet, telling_frames
+from .stream_record import CURVES, StreamRecord, StreamsReport, record_stream
 from .talk import DEFAULT_SEED, size_and_geometry, stream_config
-from .video import VideoMeasures, VideoMeter
 from .video_report import plot_videos
 
 _FIRST_PERSON = HELD_OUT_SEED + 200
 _COLUMNS = 4
 _NOTED = ("color", "sharpness", "identity")
-_CURVES = {"color": "colour", "sharpness": "sharpness", "identity": "likeness", "flicker": "flicker"}
-
-
-@dataclass(frozen=True)
-class StreamRecord:
-    """One long stream.
-
-    Attributes:
-        speaker: Who spoke.
-        measures: Look over time against the reference picture.
-        lips: Against the phonemes.
-        first, last: The first and the last whole chunk, uint8 [F,H,W,3].
-        last_start: Frame that the last one begins with.
-        real_time_factor: Time of making over time shown.
-    """
-
-    speaker: Speaker
-    measures: VideoMeasures
-    lips: LipScore
-    first: Frames
-    last: Frames
-    last_start: int
-    real_time_factor: float
-
-
-@dataclass(frozen=True)
-class StreamsReport:
-    """All long streams of a model."""
-
-    model: str
-    records: tuple[StreamRecord, ...]
-    chunks: int
-    seed: int
-    facts: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Ends, lips and border jumps per person, and the curves."""
-        people = [
-            {
-                "person": record.speaker.identity.seed,
-                "lips": vars(record.lips),
-                "border_jump": record.measures.border_jump,
-                "real_time_factor": record.real_time_factor,
-                "ends": record.measures.ends(),
-                "curves": {name: getattr(record.measures, name).round(5).tolist() for name in _CURVES},
-            }
-            for record in self.records
-        ]
-        plain: dict[str, Any] = plain_json(
-            {"model": self.model, "chunks": self.chunks, "seed": self.seed, "facts": self.facts, "people": people}
-        )
-        return plain
-
-    def to_markdown(self) -> str:
-        """A row per person and the mean over people: first 30 chunks, then last 30."""
-        seconds = self.records[0].measures.frames / FPS
-        head = ["person", *_CURVES.values(), "border jump", "lip score", "lag", "closures", "real-time factor"]
-        rows = [_row(str(number), [record]) for number, record in enumerate(self.records, 1)]
-        if len(self.records) > 1:
-            rows += [_row("**mean**", self.records), _change_row(self.records)]
-        who = f"{len(self.records)} held-out {'people' if len(self.records) > 1 else 'person'}"
-        parts = [
-            f"# {self.model}: streams of {seconds:.0f} s",
-            f"{who}, all held-out voices in turn, {self.chunks} chunks, seed {self.seed}.",
-            table(head, rows),
-            _NOTE,
-            "\n".join(f"* {name}: {value}" for name, value in self.facts.items()),
-        ]
-        return "\n\n".join(parts) + "\n"
-
-
-_NOTE = (
-    "First → last: means over the first and the last 30 chunks (a third of fewer than 90), against the reference "
-    "picture. Colour: distance of Lab moments, 3 is visible. Sharpness: over the picture's. Likeness: structural "
-    "similarity of what stands still, 1 is the same. Flicker: of what stands still, steps of 255. Border jump: median "
-    "over the median change inside chunks. Lips: correlation with the phoneme track."
-)
 
 
 def evaluate_streams(
@@ -147,26 +63,6 @@ def evaluate_streams(
     return report
 
 
-def record_stream(chunks: Iterable[Frames], speaker: Speaker, name: str, slice_frames: int) -> StreamRecord:
-    """Measure a long stream of chunks uint8 [F,H,W,3] as it comes; only two chunks of pictures are kept."""
-    meter = VideoMeter(slice_frames, speaker.reference)
-    first: Frames | None = None
-    last, last_start, shown = None, 0, 0
-    spent, asked = 0.0, time.monotonic()
-    for frames in chunks:
-        spent += time.monotonic() - asked
-        meter.add(frames)
-        first = frames if first is None else first
-        if last is None or len(frames) == slice_frames:
-            last, last_start = frames, shown
-        shown += len(frames)
-        asked = time.monotonic()
-    measures = meter.finish(name, speaker.speech.samples)
-    lips = lip_score(measures.opening, speaker.speech)
-    assert first is not None and last is not None  # without frames there are no measures
-    return StreamRecord(speaker, measures, lips, first, last, last_start, spent * FPS / shown)
-
-
 def stream_sheet(records: Sequence[StreamRecord], path: Path, slice_frames: int) -> Path:
     """Reference, frames of the first and of the last chunk of each person.
 
@@ -182,7 +78,7 @@ def stream_sheet(records: Sequence[StreamRecord], path: Path, slice_frames: int)
             shown += [frames[frame] for frame in chosen]
             captions += [_stamp(start + frame) for frame in chosen]
         # The sheet's font has no arrow.
-        note = "\n".join(f"{_CURVES[name]} {_ends(record.measures, name, 'to')}" for name in _NOTED)
+        note = "\n".join(f"{CURVES[name]} {record.ends(name, 'to')}" for name in _NOTED)
         rows.append(SheetRow(f"person {number}", shown, captions, note, begins_group=True))
     title = f"Held-out people: first and last chunk of {_length(records[0].measures.frames)}"
     return draw_sheet(rows, path, title, breaks=(1, 1 + _COLUMNS))
@@ -197,39 +93,9 @@ def _chunks(people: int, seconds: float, slice_frames: int) -> int:
     return max(1, -(-round(seconds * FPS) // slice_frames))
 
 
-def _row(label: str, records: Sequence[StreamRecord]) -> list[str]:
-    ends = {name: np.mean([record.measures.ends()[name] for record in records], axis=0) for name in _CURVES}
-    lags = [record.lips.lag for record in records]
-    return [
-        label, *(f"{first:.2f} → {last:.2f}" for first, last in ends.values()),
-        f"{_mean(records, lambda r: r.measures.border_jump):.2f}", f"{_mean(records, lambda r: r.lips.score):.3f}",
-        show_lags((min(lags), max(lags))),
-        f"{sum(r.lips.closures_made for r in records)} of {sum(r.lips.closures for r in records)}",
-        f"{_mean(records, lambda r: r.real_time_factor):.2f}",
-    ]  # fmt: skip
-
-
-def _change_row(records: Sequence[StreamRecord]) -> list[str]:
-    """By how much the means over people change from first to last."""
-    cells = []
-    for name in _CURVES:
-        first, last = np.mean([record.measures.ends()[name] for record in records], axis=0)
-        cells.append(f"{(last / max(first, 1e-9) - 1) * 100:+.1f} %")
-    return ["change", *cells, "", "", "", "", ""]
-
-
-def _mean(records: Sequence[StreamRecord], take: Callable[[StreamRecord], float]) -> float:
-    return float(np.mean([take(record) for record in records]))
-
-
 def _line(number: int, people: int, record: StreamRecord) -> str:
-    ends = ", ".join(f"{label} {_ends(record.measures, name)}" for name, label in _CURVES.items())
+    ends = ", ".join(f"{label} {record.ends(name)}" for name, label in CURVES.items())
     return f"person {number} of {people}: {ends}, real-time factor {record.real_time_factor:.2f}"
-
-
-def _ends(measures: VideoMeasures, name: str, between: str = "→") -> str:
-    first, last = measures.ends()[name]
-    return f"{first:.2f} {between} {last:.2f}"
 
 
 def _length(frames: int) -> str:

@@ -18,9 +18,9 @@ from ...lip_sync import mouth_opening
 from ...models.bundle import ModelBundle
 from ..methods.guidance import guided_bundle
 from .cases import FPS, EvaluationCase, Frames
+from .clip_result import ClipResult
 from .lips import LipScore, lip_score, loudness_scores
 from .look import Gallery, count_all_blinks, measure_borders, measure_drift
-from .report import ClipResult
 
 Talk = Callable[[EvaluationCase, int], Frames]
 """Makes the video of a case from its reference, its sound and a seed; uint8 [F,H,W,3], as many frames as `truth`."""
