@@ -32,6 +32,7 @@ class RandomSource:
     def __init__(self, clips: int, chunks: int = 3, failing: str = "") -> None:
         self.groups = [f"clip-{number}" for number in range(clips)]
         self.chunks, self.failing = chunks, failing
+        self.settings = f"chunks={chunks}"
         self.asked: list[str] = []
 
     def clips(self, group: str) -> Iterator[RawClip | Skipped]:

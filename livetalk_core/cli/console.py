@@ -23,13 +23,17 @@ from ..errors import LiveTalkError
 P = ParamSpec("P")
 UNEXPECTED, USER_ERROR, BROKEN_PIPE, SIGNAL_BASE, SIGINT = 1, 2, 141, 128, 2
 _ISSUES = "the project's issue page"
+_PIPE_COLUMNS = 140
 
 
 def stdout() -> Any:
     """A rich console for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    # Rich takes a pipe for 80 columns wide and cuts names in tables short.
+    width = None if terminal or "COLUMNS" in os.environ else _PIPE_COLUMNS
+    return Console(highlight=False, soft_wrap=not terminal, width=width)
 
 
 def stderr() -> Any:

@@ -53,7 +53,7 @@ def run_prepare(request: PrepareRequest, progress: Progress | None = None) -> Da
     """Encode everything that the request names; interrupted, the same call goes on.
 
     Raises:
-        ConfigError: neither or both of videos and drawn people.
+        ConfigError: neither or both of videos and drawn people, or a size that cannot be.
         TrainingError, CheckpointError, OutputError: see `prepare`, `load_encoders`.
         MissingDependencyError: drawing or speaking is not installed.
     """
@@ -70,6 +70,8 @@ def run_prepare(request: PrepareRequest, progress: Progress | None = None) -> Da
 def _source(request: PrepareRequest, bundle: ModelBundle) -> ClipSource:
     defaults = bundle.defaults
     width, height = request.size or (defaults.width, defaults.height)
+    # Refuses a size as the engine does.
+    defaults.stream(width=width, height=height)
     if request.videos is not None:
         options = VideoOptions(width * height, request.chunks, still_background=request.still_background)
         return VideoSource(request.videos, defaults.geometry, options)

@@ -68,6 +68,8 @@ def test_interrupted_preparation_goes_on_where_it_stopped(
         prepare(RandomSource(6, chunks=1), tiny_model, encoders, tmp_path / "data")
     with pytest.raises(TrainingError, match="another model"):
         prepare(RandomSource(10, chunks=1), tiny_model, "others", tmp_path / "data")
+    with pytest.raises(TrainingError, match=r"prepared with chunks=1.*, not chunks=2"):
+        prepare(RandomSource(10, chunks=2), tiny_model, encoders, tmp_path / "data")
 
 
 def test_clips_are_encoded_as_the_engine_encodes(tiny_model: ModelBundle, prepared: PreparedSet) -> None:
@@ -219,6 +221,8 @@ def test_requests_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match="Say what to prepare"):
             run_prepare(request)
+    with pytest.raises(ConfigError, match="width is 0"):
+        run_prepare(PrepareRequest(tmp_path / "data", videos=tmp_path, size=(0, 0)))
     with pytest.raises(TrainingError, match="holds no videos"):
         VideoSource(tmp_path, GEOMETRY)
     with pytest.raises(TrainingError, match="is not a folder"):
@@ -230,6 +234,13 @@ def test_bad_face_file_skips_its_video(tmp_path: Path) -> None:
     (tmp_path / "talk.face.json").write_text("[0.9, 0.1, 0.2, 0.4]")
     (skipped,) = VideoSource(tmp_path, GEOMETRY, OPTIONS).clips("talk.mp4")
     assert isinstance(skipped, Skipped) and skipped.reason == "bad face box"
+
+
+def test_unreadable_prompt_skips_its_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "talk.mp4", talk(1.2))
+    (tmp_path / "talk.txt").write_bytes(b"\xff\xfe\x00")
+    (skipped,) = VideoSource(tmp_path, GEOMETRY, OPTIONS).clips("talk.mp4")
+    assert isinstance(skipped, Skipped) and skipped.reason == "bad prompt"
 
 
 def test_damaged_prepared_data_are_named(prepared_folder: Path, tmp_path: Path, tiny_model_folder: Path) -> None:

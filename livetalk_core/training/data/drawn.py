@@ -57,6 +57,11 @@ class DrawnSource:
         """One group per person."""
         return [f"drawn-{self.first_seed + number}" for number in range(self.people)]
 
+    @property
+    def settings(self) -> str:
+        """Chunks, size and references; what they say is taken to be the same."""
+        return f"chunks={self.chunks}, size={self.size}, references={self.references}"
+
     def clips(self, group: str) -> Iterator[RawClip]:
         """The one clip of a person."""
         seed = int(group.removeprefix("drawn-"))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...config import Settings
 from ...errors import TrainingError
-from ...loading.atomic_files import require_space, unwritable, write_json, write_safetensors
+from ...loading.atomic_files import require_space, write_json, write_safetensors
+from ...media import make_folder
 from ...models.bundle import ModelBundle
 from .encode import encode_clip, encode_texts
 from .prepared import FORMAT, INDEX, TEXTS, ClipEntry, DatasetIndex, count_reasons
@@ -28,6 +29,7 @@ class _Part(Settings, frozen=True, kw_only=True):
     """What one finished piece of work gave: kept beside its shards, so that an interrupted run goes on after it."""
 
     encoders: str
+    settings: str = ""
     groups: tuple[str, ...]
     clips: tuple[ClipEntry, ...]
     prompts: tuple[str, ...]
@@ -53,20 +55,17 @@ def prepare(
         negative: Prompt of the teacher's unconditional pass.
 
     Raises:
-        TrainingError: the folder holds data of other encoders or of another source.
+        TrainingError: the folder holds data of other encoders, of another source or of other settings.
         OutputError: a shard cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    make_folder(folder)
     groups = source.groups
     parts: list[_Part] = []
     for number, first in enumerate(range(0, len(groups), GROUPS_PER_SHARD)):
         names = tuple(groups[first : first + GROUPS_PER_SHARD])
         path = folder / f"part_{number:05d}.json"
         if path.is_file():
-            parts.append(_finished(path, encoders, names))
+            parts.append(_finished(path, encoders, source.settings, names))
             continue
         parts.append(_encode_part(source, bundle, folder, number, names, encoders, len(groups), progress))
         write_json(path, msgspec.to_builtins(parts[-1]))
@@ -95,7 +94,10 @@ def _encode_part(
         require_space(folder, sum(tensor.nbytes for tensor in tensors.values()))
         write_safetensors(folder / name, tensors)
     clips = tuple(ClipEntry(**entry) for entry in entries)
-    return _Part(encoders=encoders, groups=names, clips=clips, prompts=tuple(prompts), skipped=tuple(skipped))
+    return _Part(
+        encoders=encoders, settings=source.settings, groups=names, clips=clips, prompts=tuple(prompts),
+        skipped=tuple(skipped),
+    )  # fmt: skip
 
 
 def _add(
@@ -111,7 +113,7 @@ def _add(
     }  # fmt: skip
 
 
-def _finished(path: Path, encoders: str, names: tuple[str, ...]) -> _Part:
+def _finished(path: Path, encoders: str, settings: str, names: tuple[str, ...]) -> _Part:
     try:
         part = msgspec.json.decode(path.read_bytes(), type=_Part)
     except (OSError, msgspec.DecodeError) as error:
@@ -120,6 +122,12 @@ def _finished(path: Path, encoders: str, names: tuple[str, ...]) -> _Part:
         raise TrainingError(
             f"{path.parent} was prepared with the encoders of another model.", "Choose an empty folder.", file=str(path)
         )
+    # Data of the time before settings were kept have none.
+    if part.settings not in ("", settings):
+        raise TrainingError(
+            f"{path.parent} was prepared with {part.settings}, not {settings}.",
+            "Prepare with the same settings, or into an empty folder.", file=str(path),
+        )  # fmt: skip
     if part.groups != names:
         raise TrainingError(
             f"{path} holds other videos than this source has at that place.",

@@ -60,6 +60,11 @@ class ClipSource(Protocol):
         """Names of the groups, always the same and in the same order."""
         ...
 
+    @property
+    def settings(self) -> str:
+        """What decides its clips besides the groups; a set of other settings is not continued."""
+        ...
+
     def clips(self, group: str) -> Iterator[RawClip | Skipped]:
         """The clips of a group."""
         ...

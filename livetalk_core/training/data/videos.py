@@ -72,16 +72,22 @@ class VideoSource:
         """File names within the folder."""
         return list(self._files)
 
+    @property
+    def settings(self) -> str:
+        """Its options."""
+        return str(self.options)
+
     def clips(self, group: str) -> Iterator[RawClip | Skipped]:
         """Clips that follow each other without gaps, as many as the video holds."""
         path = self._files[group]
         try:
             samples = _read_sound(path, self.geometry.sample_rate)
-            if samples is None or float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < _SILENCE:
-                yield Skipped(group, "no audio track" if samples is None and _readable(path) else
-                              "silent" if samples is not None else "unreadable")  # fmt: skip
-                return
-            yield from self._cut(group, path, samples)
+            if samples is None:
+                yield Skipped(group, "no audio track" if _readable(path) else "unreadable")
+            elif float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < _SILENCE:
+                yield Skipped(group, "silent")
+            else:
+                yield from self._cut(group, path, samples)
         except LiveTalkError as error:
             yield Skipped(group, str(error.details.get("reason", "unreadable")))
 
@@ -143,8 +149,8 @@ def iter_frames(path: Path, fps: int, sizes: list[Size]) -> Iterator[Frames]:
 def _read_sound(path: Path, sample_rate: int) -> NDArray[np.float32] | None:
     """The whole sound, or None where there is no audio track."""
     try:
-        reader = open_sound(path, sample_rate)
-        blocks = list(reader)
+        with open_sound(path, sample_rate) as reader:
+            blocks = list(reader)
     except AudioError:
         return None
     return np.concatenate(blocks) if blocks else None
@@ -162,8 +168,11 @@ def _heard(
 
 
 def _prompt(path: Path) -> str:
-    text = path.with_suffix(".txt")
-    return text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+    file = path.with_suffix(".txt")
+    try:
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{file} cannot be read ({error}).", "Write it in UTF-8.", reason="bad prompt") from error
 
 
 def read_face_box(path: Path) -> Box | None:
@@ -178,7 +187,7 @@ def read_face_box(path: Path) -> Box | None:
     try:
         values: Any = json.loads(file.read_text())
         left, top, right, bottom = (float(value) for value in values)
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{file} is not a face box ({error}).", "Write [left, top, right, bottom] in 0..1.",
                             reason="bad face box") from error  # fmt: skip
     if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:

@@ -69,7 +69,7 @@ class Rollout:
             motion, known = motion_buffer(known_latents.float(), batch.latents.shape[3])
             given = chunk_conditioning(batch, last)
             velocity = _velocity(student, given)
-            start = self._initial(batch, last)
+            start = self._noise(batch, last, 0)
             if exit_step:
                 before = self.levels[: exit_step + 1]
                 clean = sample(velocity, start, before, motion, known, lambda i: self._noise(batch, last, i))
@@ -83,7 +83,7 @@ class Rollout:
         """All steps of one chunk after motion latents [B,16,m,h,w]: clean latents [B,16,T,h,w], as the engine's."""
         buffer, known = motion_buffer(motion.float(), batch.latents.shape[3])
         velocity = _velocity(student, chunk_conditioning(batch, chunk))
-        start = self._initial(batch, chunk)
+        start = self._noise(batch, chunk, 0)
         return sample(velocity, start, self.levels, buffer, known, lambda i: self._noise(batch, chunk, i))
 
     @torch.no_grad()
@@ -101,11 +101,9 @@ class Rollout:
 
     def _true_motion(self, batch: Batch, chunk: int) -> Tensor:
         """Teacher-forced: the true video's motion latents of a chunk."""
-        count = self.geometry.motion_latents if chunk else 1
-        return batch.latents[:, chunk, :, :count] if chunk else self.first_motion(batch)
-
-    def _initial(self, batch: Batch, chunk: int) -> Tensor:
-        return self._noise(batch, chunk, 0)
+        if not chunk:
+            return self.first_motion(batch)
+        return batch.latents[:, chunk, :, : self.geometry.motion_latents]
 
     def _noise(self, batch: Batch, chunk: int, draw: int) -> Tensor:
         shape = tuple(batch.latents.shape[2:])
