@@ -68,7 +68,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
             code = _show_known(error, as_json)
         except KeyboardInterrupt as error:
             code = SIGNAL_BASE + (error.args[0] if error.args else SIGINT)
-            _show("interrupted", "Interrupted: nothing was written.", "", as_json)
+            _show("interrupted", "Interrupted.", "", as_json)
         except BrokenPipeError:
             code = _leave_pipe()
         except Exception as error:

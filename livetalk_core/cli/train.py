@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -58,7 +60,7 @@ def prepare(
         out=out, model=model_name(model), videos=videos, drawn=drawn, bank=bank, first_seed=first_seed,
         chunks=chunks, size=parse_size(size), still_background=still_background, device=device,
     )  # fmt: skip
-    with work_bar(counted=True) as tell:
+    with _kept_when_interrupted(), work_bar(counted=True) as tell:
         tell("loading the encoders", 0, 0)
         index = run_prepare(request, lambda done, total, name: tell(name[-40:], done, total))
     console = stdout()
@@ -153,7 +155,7 @@ def ablation(
         data, out, _path(model), None if teacher is None else _path(teacher), recipe,
         tuple(arms or ARMS), tuple(range(seeds)), chunks, tuple(changes or ()),
     )  # fmt: skip
-    with join_ranks(device) as ranks:
+    with _kept_when_interrupted(), join_ranks(device) as ranks:
         run_ablation(request, ranks, stderr().print)
     stdout().print((out / "ablation.md").read_text())
     stdout().print(f"{out / 'ablation.png'}")
@@ -185,6 +187,15 @@ def _run(
     if first:
         stdout().print(f"{checkpoint}\ncurves: {out / 'curves.png'}\nnext: livetalk train export {out} --out MODEL")
     return 0
+
+
+@contextmanager
+def _kept_when_interrupted() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr().print("Interrupted. What is finished is kept; the same command goes on.")
+        raise typer.Exit(SIGNAL_BASE + SIGINT) from None
 
 
 def _path(model: str) -> Path | None:

@@ -129,7 +129,7 @@ class StreamState:
         except StateError:
             raise
         except Exception as error:  # the readers raise their own kinds for damaged bytes
-            raise StateError(f"The state cannot be read ({error}).", _START_OVER) from error
+            raise StateError("This is no saved stream, or a damaged one.", _START_OVER) from error
         _check(fields, ring, latents, anchor, tensors)
         motion, history, border = (None if tensor is None else tensor.to(device) for tensor in latents.values())
         return cls(

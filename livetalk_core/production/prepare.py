@@ -126,7 +126,7 @@ def read_state(path: Path) -> StreamState:
     try:
         state = StreamState.from_bytes(data)
     except StateError as error:
-        raise StateError(f"{path} is no saved stream: {error.message}", error.hint, **error.details) from error
+        raise StateError(f"{path} cannot be continued: {error.message}", error.hint, **error.details) from error
     if state.ended:
         raise StateError(
             f"The saved stream {path} is at its end: no frames are left to make.",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..config import StreamConfig
+from ..config import StreamConfig, require
 from ..engine import Engine, generate
 from ..loading import load_model
 from ..media import AtomicFile, make_folder, write_atomic
@@ -47,6 +47,9 @@ class AblationRequest:
         seeds: One training run each.
         chunks: Length of the rollouts.
         changes: Settings changed in all arms.
+
+    Raises:
+        ConfigError: no seed, or rollouts without a chunk.
     """
 
     data: Path
@@ -58,6 +61,10 @@ class AblationRequest:
     seeds: tuple[int, ...] = (0, 1)
     chunks: int = 300
     changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(bool(self.seeds), "seeds", len(self.seeds), "1 or more")
+        require(self.chunks >= 1, "chunks", self.chunks, "1 or more")
 
     def folder(self, arm: str, seed: int) -> Path:
         """Where a run keeps its checkpoints, its model and what was measured."""

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from training_data import GEOMETRY
 
+from livetalk_core.errors import ConfigError
 from livetalk_core.loading import load_model
 from livetalk_core.training import ablation
 from livetalk_core.training.ablation import AblationRequest, rollout_config, run_ablation
@@ -44,6 +45,12 @@ def test_paper_comes_before_claims_and_the_untrained_first() -> None:
     assert claims == list(range(len(runs) - 2 * len(CLAIMS), len(runs)))
     assert len(set(runs)) == len(runs) == 2 + 2 * len(ARMS)
     assert TEACHER not in dict(AblationRequest(Path("data"), Path("out")).runs())
+
+
+def test_comparisons_of_nothing_are_refused(tmp_path: Path) -> None:
+    for nothing, named in (({"seeds": ()}, "seeds is 0"), ({"chunks": 0}, "chunks is 0")):
+        with pytest.raises(ConfigError, match=named):
+            AblationRequest(tmp_path, tmp_path, **nothing)
 
 
 def test_every_arm_changes_the_recipe_in_its_own_way() -> None:
