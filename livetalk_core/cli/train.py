@@ -92,9 +92,10 @@ def recipes(
         shown: Any = named if name is not None else RECIPES
         print_json(msgspec.to_builtins(shown))
         return
+    width = max(len(key) for recipes in RECIPES.values() for key in recipes)
     for stage, known_recipes in RECIPES.items():
         for recipe in known_recipes.values():
-            stdout().print(f"[bold]{stage}[/] {recipe.name:10} {recipe.about}")
+            stdout().print(f"[bold]{stage}[/] {recipe.name:{width}} {recipe.about}")
 
 
 @train.command()
