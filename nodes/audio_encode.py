@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from .core import require_core
 from .host import CATEGORY, AudioType, ModelType, io, temporary_folder
-from .limits import choice_problem, range_problem, require_no_problem, socket_problem
+from .limits import choice_problem, require_no_problem
 from .recipes import ModelRecipe
 
 MODES = ["stream", "whole"]
-MIN_LOUDNESS, MAX_LOUDNESS = -70.0, 0.0
 
 
 class AudioEncode(io.ComfyNode):
@@ -33,7 +32,7 @@ class AudioEncode(io.ComfyNode):
                     "encodes the entire clip at once, at most 120 seconds.",
                 ),
                 io.Float.Input(
-                    "loudness", default=-23.0, min=MIN_LOUDNESS, max=MAX_LOUDNESS, step=0.5, round=0.1,
+                    "loudness", default=-23.0, min=-70.0, max=0.0, step=0.5, round=0.1,
                     tooltip="LUFS that the model hears the sound at; -23 is what it was trained with. The sound of the "
                     "video is not changed.",
                 ),
@@ -42,22 +41,10 @@ class AudioEncode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls, model: Any = None, audio: Any = None, mode: str | None = None, loudness: float | None = None
-    ) -> bool | str:
-        """Whether links are links, and what is not linked can be used."""
-        problem = (
-            socket_problem({"model": model, "audio": audio})
-            or choice_problem({"mode": (mode, MODES)})
-            or range_problem({"loudness": (loudness, MIN_LOUDNESS, MAX_LOUDNESS)})
-        )
-        return problem or True
-
-    @classmethod
     def execute(cls, model: ModelRecipe, audio: Any, mode: Literal["stream", "whole"], loudness: float) -> Any:
         """The sound, checked, and how it is to be encoded."""
         require_core()
-        require_no_problem(choice_problem({"mode": (mode, MODES)}, running=True))
+        require_no_problem(choice_problem({"mode": (mode, MODES)}))
         from .planning import plan_audio
 
         return io.NodeOutput(plan_audio(model, audio, loudness, mode, temporary_folder()))

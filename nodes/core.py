@@ -31,9 +31,7 @@ def provide_core() -> None:
     home = PACK / CORE
     if CORE in sys.modules or not home.is_dir():
         return
-    spec = importlib.util.spec_from_file_location(
-        CORE, home / "__init__.py", submodule_search_locations=[str(home)]
-    )
+    spec = importlib.util.spec_from_file_location(CORE, home / "__init__.py", submodule_search_locations=[str(home)])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[CORE] = module

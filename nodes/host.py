@@ -30,10 +30,12 @@ class HostNode:
 
     Args:
         node: Its unique id.
+        workflow: The workflow that it is part of, where a page has queued it.
     """
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, workflow: str | None = None) -> None:
         self.node = node
+        self._workflow = workflow
         self._bar = comfy.utils.ProgressBar(1000, node_id=node)
 
     def poll(self) -> None:
@@ -46,10 +48,13 @@ class HostNode:
         self._bar.update_absolute(round(1000 * share), 1000, shown)
 
     def send(self, event: str, **data: Any) -> None:
-        """Send a websocket event to the client whose prompt runs."""
+        """Send a websocket event to the client whose prompt runs; nobody else is to know the live stream's name."""
         server = prompt_server()
-        if server is not None:
-            server.send_sync(event, {"node": self.node, **data}, server.client_id)
+        if server is None or server.client_id is None:
+            return
+        prompt = getattr(server, "last_prompt_id", None)  # set by ComfyUI's own main program
+        origin = {"node": self.node, "prompt_id": prompt, "workflow": self._workflow}
+        server.send_sync(event, {**origin, **data}, server.client_id)
 
 
 def prompt_server() -> Any | None:

@@ -38,15 +38,14 @@ def socket_problem(sockets: Mapping[str, object]) -> str:
     return ""
 
 
-def choice_problem(choices: Mapping[str, tuple[str | None, Sequence[str]]], *, running: bool = False) -> str:
+def choice_problem(choices: Mapping[str, tuple[str | None, Sequence[str]]]) -> str:
     """The first value that is not on its list; ComfyUI checks lists for nodes of the older kind only.
 
     Args:
         choices: Input name -> (value, list).
-        running: Whether the graph runs; before, None is a value that comes through a link.
     """
     for name, (value, known) in choices.items():
-        if value not in known and (running or value is not None):
+        if value not in known:
             return f"There is no {name} {_shown(value)}. Choices: {', '.join(known)}."
     return ""
 
@@ -64,28 +63,26 @@ def range_problem(numbers: Mapping[str, tuple[float | None, float, float]]) -> s
 
 
 def stream_problem(
-    prompt: str | None, size: tuple[int | None, int | None], chunk: tuple[int | None, int | None],
-    shift: float | None, max_seconds: float | None,
+    prompt: str, size: tuple[int, int], chunk: tuple[int, int], shift: float, max_seconds: float
 ) -> str:  # fmt: skip
-    """What is wrong with the settings of a stream (StreamChunkSampler); None is one that comes through a link."""
+    """What is wrong with the settings of a stream (StreamChunkSampler)."""
     numbers: dict[str, tuple[float | None, float, float]] = {
-        "width": (size[0], 0, MAX_SIDE), "height": (size[1], 0, MAX_SIDE),
         "chunk_frames": (chunk[0], 0, MAX_CHUNK_FRAMES), "motion_frames": (chunk[1], 0, MAX_CHUNK_FRAMES),
         "shift": (shift, 0, MAX_SHIFT), "max_seconds": (max_seconds, 0, MAX_SECONDS),
     }  # fmt: skip
-    problem = range_problem(numbers) or prompt_problem(prompt or "")
-    if not problem and size[0] is not None and size[1] is not None:
-        problem = size_problem(size[0], size[1])
-    return problem or chunk_problem(chunk[0] or 0, chunk[1] or 0)
+    return prompt_problem(prompt) or size_problem(*size) or range_problem(numbers) or chunk_problem(*chunk)
 
 
-def size_problem(width: int, height: int) -> str:
-    """What is wrong with a video size; 0 x 0 leaves it to the model."""
-    if (width == 0) != (height == 0):
-        return f"The size is {width}x{height}: give both sides, or 0 for both to take the picture's shape."
-    if width % SIDE_STEP or height % SIDE_STEP:
-        near = [max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP) for side in (width, height)]
-        return f"The size {width}x{height} has a side that is no multiple of {SIDE_STEP}; near it: {near[0]}x{near[1]}."
+def size_problem(width: int | None, height: int | None) -> str:
+    """What is wrong with the sides of a video; 0 follows from the picture, None comes through a link."""
+    for name, side in (("width", width), ("height", height)):
+        problem = range_problem({name: (side, 0, MAX_SIDE)})
+        if problem:
+            return problem
+        if side and side % SIDE_STEP:
+            low = side - side % SIDE_STEP
+            near = f"{low} or {low + SIDE_STEP}" if low else f"{SIDE_STEP}"
+            return f"{name} is {side}: it has to be a multiple of {SIDE_STEP}, for instance {near}."
     return ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,11 +71,12 @@ class LoadLiveTalkModel(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls, model: str, device: str, precision: str, attention: str, vae: str, offload: str | None = None
-    ) -> bool | str:
-        """Whether all choices are on their lists (ComfyUI checks this for older nodes only)."""
-        return choice_problem(_choices(model, device, precision, attention, vae, offload)) or True
+    def validate_inputs(cls, model: str | None = None, vae: str | None = None) -> bool | str:
+        """Whether this machine has the files; None comes through a link.
+
+        ComfyUI repeats the answer for every input that is named here: the other lists wait for `execute`.
+        """
+        return (model is not None and _model_problem(model)) or (vae is not None and _vae_problem(vae)) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, vae: str, **_: Any) -> str:
@@ -98,8 +98,11 @@ class LoadLiveTalkModel(io.ComfyNode):
     ) -> Any:
         """A recipe; InputError for choices that do not go together."""
         require_core()
-        choices = _choices(model, device, precision, attention, vae, offload)
-        require_no_problem(choice_problem(choices, running=True))
+        choices = {
+            "device": (device, DEVICES), "precision": (precision, PRECISIONS), "attention": (attention, ATTENTIONS),
+            "offload": (offload, OFFLOADS),
+        }  # fmt: skip
+        require_no_problem(_model_problem(model) or _vae_problem(vae) or choice_problem(choices))
         from .planning import model_defaults
 
         folder = find_model_folder(model, model_roots())
@@ -112,15 +115,11 @@ class LoadLiveTalkModel(io.ComfyNode):
         return io.NodeOutput(recipe)
 
 
-def _choices(
-    model: str, device: str, precision: str, attention: str, vae: str, offload: str | None
-) -> dict[str, tuple[str | None, Sequence[str]]]:
-    """Every choice with its list."""
-    return {
-        "model": (model, list_models(model_roots())),
-        "device": (device, DEVICES),
-        "precision": (precision, PRECISIONS),
-        "attention": (attention, ATTENTIONS),
-        "vae": (vae, [OWN_VAE, *vae_files()]),
-        "offload": (offload, OFFLOADS),
-    }
+def _model_problem(model: str) -> str:
+    roots = model_roots()
+    problem = choice_problem({"model": (model, list_models(roots))})
+    return problem and f"{problem} Others are folders in {roots[0]}."
+
+
+def _vae_problem(vae: str) -> str:
+    return choice_problem({"vae": (vae, [OWN_VAE, *vae_files()])})

@@ -15,7 +15,7 @@ from livetalk_core.loading.layout import find_model
 from livetalk_core.models.bundle import ModelDefaults
 
 from . import inputs
-from .limits import MAX_WHOLE_SECONDS, stream_problem
+from .limits import MAX_SIDE, MAX_WHOLE_SECONDS, SIDE_STEP, stream_problem
 from .model_list import file_stamp
 from .recipes import AudioRecipe, LatentRecipe, ModelRecipe, StreamRecipe
 
@@ -66,7 +66,7 @@ def plan_stream(
     conditioning: Any = None,
     clip_vision_output: Any = None,
 ) -> StreamRecipe:
-    """Put a stream together; zeros mean "as the model says".
+    """Put a stream together; zeros mean "as the model says", of one side "as the picture's shape asks for".
 
     Raises:
         ImageError, ConfigError, CheckpointError: what cannot be used.
@@ -77,13 +77,14 @@ def plan_stream(
     if problem:
         raise ConfigError(problem)
     defaults = model_defaults(model)
+    picture = inputs.picture(image)
     return StreamRecipe(
         model=model,
         audio=audio,
-        picture=inputs.picture(image),
+        picture=picture,
         prompt=prompt,
         seed=seed,
-        size=size if size[0] else None,
+        size=_size(size, picture.size),
         steps=steps or None,
         shift=shift or None,
         geometry=_geometry(defaults.geometry, chunk),
@@ -136,6 +137,18 @@ def _vae_of(model: ModelRecipe) -> ModelRecipe:
         )
     path = find_model(model.folder).vae.weights[0] if model.vae_file is None else Path(model.vae_file)
     return replace(model, name=path.name, folder=str(path), stamp=file_stamp(path), compile=False, vae_file=None)
+
+
+def _size(asked: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int] | None:
+    """Both sides of the video; the one that is 0 follows from the other and the picture's shape."""
+    (width, height), (across, down) = asked, picture
+    if not width and not height:
+        return None
+    return width or _side(height * across / down), height or _side(width * down / across)
+
+
+def _side(exact: float) -> int:
+    return min(MAX_SIDE, max(SIDE_STEP, round(exact / SIDE_STEP) * SIDE_STEP))
 
 
 def _geometry(base: ChunkGeometry, chunk: tuple[int, int]) -> ChunkGeometry | None:

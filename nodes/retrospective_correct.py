@@ -6,7 +6,7 @@ from typing import Any
 
 from .core import require_core
 from .host import CATEGORY, StreamType, io
-from .limits import ANCHORS, MAX_LOOKBACK, choice_problem, range_problem, require_no_problem, socket_problem
+from .limits import ANCHORS, MAX_LOOKBACK, choice_problem, require_no_problem
 from .recipes import StreamRecipe
 
 
@@ -55,26 +55,6 @@ class RetrospectiveCorrect(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls,
-        stream: Any = None,
-        color_strength: float | None = None,
-        drift_threshold: float | None = None,
-        renoise: float | None = None,
-        anchor: str | None = None,
-    ) -> bool | str:
-        """Whether links are links, and what is not linked can be used."""
-        numbers = {
-            "color_strength": (color_strength, -1, 1), "drift_threshold": (drift_threshold, 0, 100),
-            "renoise": (renoise, 0, 1),
-        }  # fmt: skip
-        problem = (
-            socket_problem({"stream": stream}) or choice_problem({"anchor": (anchor, ANCHORS)})
-            or range_problem(numbers)
-        )  # fmt: skip
-        return problem or True
-
-    @classmethod
     def execute(
         cls,
         stream: StreamRecipe,
@@ -86,7 +66,7 @@ class RetrospectiveCorrect(io.ComfyNode):
     ) -> Any:
         """The stream with these settings."""
         require_core()
-        require_no_problem(choice_problem({"anchor": (anchor, ANCHORS)}, running=True))
+        require_no_problem(choice_problem({"anchor": (anchor, ANCHORS)}))
         from .planning import plan_correction
 
         return io.NodeOutput(

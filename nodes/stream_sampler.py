@@ -14,8 +14,8 @@ from .limits import (
     MAX_SIDE,
     MAX_STEPS,
     SIDE_STEP,
-    socket_problem,
-    stream_problem,
+    prompt_problem,
+    size_problem,
 )
 from .recipes import AudioRecipe, ModelRecipe
 
@@ -46,11 +46,13 @@ class StreamChunkSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "width", default=0, min=0, max=MAX_SIDE, step=SIDE_STEP,
-                    tooltip="Of the video, a multiple of 16. 0 for both: the picture's shape at the model's area.",
+                    tooltip="Of the video, a multiple of 16. 0: as the picture's shape asks for; 0 for both: at the "
+                    "area that the model was trained for.",
                 ),
                 io.Int.Input(
                     "height", default=0, min=0, max=MAX_SIDE, step=SIDE_STEP,
-                    tooltip="Of the video, a multiple of 16. 0 for both: the picture's shape at the model's area.",
+                    tooltip="Of the video, a multiple of 16. 0: as the picture's shape asks for; 0 for both: at the "
+                    "area that the model was trained for.",
                 ),
                 io.Int.Input(
                     "steps", default=0, min=0, max=MAX_STEPS,
@@ -86,29 +88,13 @@ class StreamChunkSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls,
-        model: Any = None,
-        audio: Any = None,
-        image: Any = None,
-        prompt: str | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        shift: float | None = None,
-        max_seconds: float | None = None,
-        chunk_frames: int | None = None,
-        motion_frames: int | None = None,
-        conditioning: Any = None,
-        clip_vision_output: Any = None,
+        cls, prompt: str | None = None, width: int | None = None, height: int | None = None
     ) -> bool | str:
-        """Whether links are links, and what is not linked can be used."""
-        sockets = {
-            "model": model, "audio": audio, "image": image, "conditioning": conditioning,
-            "clip_vision_output": clip_vision_output,
-        }  # fmt: skip
-        problem = socket_problem(sockets) or stream_problem(
-            prompt, (width, height), (chunk_frames, motion_frames), shift, max_seconds
-        )
-        return problem or True
+        """Whether prompt and sides can be used; None comes through a link.
+
+        ComfyUI checks the other ranges, and repeats the answer for every input that is named here.
+        """
+        return prompt_problem(prompt or "") or size_problem(width, height) or True
 
     @classmethod
     def execute(

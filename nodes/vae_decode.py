@@ -57,7 +57,7 @@ class ParallelVAEDecode(io.ComfyNode):
                     "seams may be visible.",
                 ),
                 io.Int.Input(
-                    "fps", default=16, min=1, max=120,
+                    "fps", default=16, min=1, max=120, display_name="fps of samples",
                     tooltip="For samples only: frames per second of the video; Wan models make 16. A stream has 25.",
                 ),
             ],
@@ -66,7 +66,7 @@ class ParallelVAEDecode(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The last frames."),
                 io.String.Output(display_name="report", tooltip="JSON: settings, timings, a digest of every chunk."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )  # fmt: skip
 
@@ -78,7 +78,7 @@ class ParallelVAEDecode(io.ComfyNode):
         given = {"stream": stream, "samples": samples, "model": model}
         problem = (
             socket_problem({name: value for name, value in given.items() if value is not ABSENT})
-            or choice_problem({"decoding": (decoding, DECODINGS)})
+            or (decoding is not None and choice_problem({"decoding": (decoding, DECODINGS)}))
             or _links_problem(stream is not ABSENT, samples is not ABSENT, model is not ABSENT)
         )
         return problem or True
@@ -97,10 +97,10 @@ class ParallelVAEDecode(io.ComfyNode):
         """Video, last frames and report; here everything runs."""
         require_core()
         require_no_problem(
-            choice_problem({"decoding": (decoding, DECODINGS)}, running=True)
+            choice_problem({"decoding": (decoding, DECODINGS)})
             or _links_problem(stream is not None, samples is not None, model is not None)
         )
-        node = HostNode(cls.hidden.unique_id)
+        node = HostNode(cls.hidden.unique_id, _workflow_id(cls.hidden.extra_pnginfo))
         output = temporary_folder() / f"{uuid4().hex}.mp4"
         from .sink_view import SinkView
 
@@ -110,6 +110,12 @@ class ParallelVAEDecode(io.ComfyNode):
             else:
                 report = _decode(samples, model, fps, decoding == "tiled", output, view)
         return _result(output, view, report)
+
+
+def _workflow_id(page: Any) -> str | None:
+    """From what a page sends along with the graph; other clients send nothing."""
+    workflow = page.get("workflow") if isinstance(page, dict) else None
+    return workflow.get("id") if isinstance(workflow, dict) else None
 
 
 def _links_problem(stream: bool, samples: bool, model: bool) -> str:

@@ -39,6 +39,11 @@ class Comfy:
         open_workflow(self.page, graph, name)
         self.set("StreamChunkSampler", **sampler)
 
+    def switch(self, name: str) -> None:
+        """Go to the tab of a workflow that is open."""
+        tab = ".p-togglebutton, [role=radio], button"
+        self.page.locator(".workflow-tabs").locator(tab, has_text=name).first.dispatch_event("click")
+
     def set(self, kind: str, **values: Any) -> None:
         """Change settings of all nodes of a kind."""
         self.page.evaluate(

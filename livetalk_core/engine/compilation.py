@@ -24,7 +24,7 @@ def require_compiler(device: torch.device) -> None:
     if device.type == "cpu" and find_compiler() is None:
         raise MissingDependencyError(
             "Compiling for the CPU needs a C++ compiler, and none was found.",
-            "Install one (Debian, Ubuntu: apt-get install g++), or leave --compile out.",
+            "Install one (Debian, Ubuntu: apt-get install g++), or do without compiling.",
         )
 
 

@@ -104,12 +104,12 @@ def _cuda(chosen: torch.device) -> torch.device:
     if torch.version.cuda is None and torch.version.hip is None:
         raise DeviceError(
             f"Device {str(chosen)!r} was asked for, but torch {torch.__version__} has no CUDA; {available}.",
-            "Install the CUDA build of torch (https://pytorch.org/get-started/locally) or use --device cpu.",
+            "Install the CUDA build of torch (https://pytorch.org/get-started/locally) or take the device cpu.",
         )
     if not torch.cuda.is_available():
         raise DeviceError(
             f"Device {str(chosen)!r} was asked for, but torch sees no GPU; {available}.",
-            "Check the driver with nvidia-smi, or use --device cpu.",
+            "Check the driver with nvidia-smi, or take the device cpu.",
         )
     index = 0 if chosen.index is None else chosen.index
     if index >= torch.cuda.device_count():

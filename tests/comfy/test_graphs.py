@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from comfy_graphs import (
     SAVE,
     SINK,
     SOUND,
+    Prompt,
     avatar,
     changed,
     digests,
@@ -107,6 +109,45 @@ def test_what_is_told_on_the_way(run: Runner) -> None:
     assert [(chunk["index"], chunk["first_pts"], chunk["frames"]) for chunk in chunks] == [(0, 0.0, 28), (1, 1.12, 22)]
     finished = outcome.told("progress_state")[-1]["nodes"]
     assert all(node["state"] == "finished" for node in finished.values())
+
+
+def test_events_say_where_they_come_from_and_nobody_else_hears_them(server: Any, run: Runner) -> None:
+    """Who knows the name of a live stream may watch it."""
+    outcome = run(changed(avatar(0.2), SAMPLER, seed=23))
+    told = [data for _, name, data in outcome.events if name.startswith("livetalk.")]
+    assert {(data["prompt_id"], data["workflow"]) for data in told} == {(outcome.prompt, None)}
+    own, unheard = asyncio.run(overheard(server.url, changed(avatar(0.2), SAMPLER, seed=24)))
+    assert not unheard and not own
+
+
+async def overheard(url: str, prompt: Prompt) -> tuple[list[str], list[str]]:
+    """Events of ours that a client hears of a prompt queued under another name, and under none."""
+    import aiohttp
+
+    heard: list[list[str]] = []
+    async with aiohttp.ClientSession(url) as http, http.ws_connect("/ws?clientId=bystander", max_msg_size=0) as socket:
+        for who in ({"client_id": "somebody"}, {}):
+            graph = changed(prompt, SAMPLER, seed=25 + len(heard))
+            async with http.post("/prompt", json={"prompt": graph, **who}) as answer:
+                queued = (await answer.json())["prompt_id"]
+            names: list[str] = []
+            heard.append(names)
+            async for message in socket:
+                if message.type != aiohttp.WSMsgType.TEXT:
+                    continue
+                event = message.json()
+                names += [event["type"]] if event["type"].startswith("livetalk.") else []
+                # To everybody, when the queue has changed.
+                if event["type"] == "status" and await done(http, queued):
+                    break
+    return heard[0], heard[1]
+
+
+async def done(http: Any, prompt: str) -> bool:
+    """Whether a prompt is in the history, with success."""
+    async with http.get(f"/history/{prompt}") as answer:
+        entry = (await answer.json()).get(prompt)
+    return entry is not None and entry["status"]["status_str"] == "success"
 
 
 def test_the_last_frames_come_out_as_images(server: Any, run: Runner) -> None:

@@ -141,6 +141,22 @@ def test_a_node_that_is_deleted_falls_silent(comfy: Opener, host: Any) -> None:
     assert not [text for text in one.said if "livetalk" in text.lower()]
 
 
+def test_another_tab_shows_nothing_of_it_and_the_first_still_has_it(comfy: Opener) -> None:
+    one = comfy()
+    one.open("talking_avatar", seed=17, **SLOW)
+    one.run()
+    one.until(f"moves({SINK})")
+    one.open("long_speech")
+    before = one.ask("count('livetalk.chunk')")
+    one.until(f"count('livetalk.chunk') >= {before + 2} || ended()")
+    assert one.ask(f"player({SINK}).dataset.state") == "idle" and status(one) == ""
+    one.until("ended()")
+    assert one.ask("ended()") == "execution_success"
+    assert one.ask(f"player({SINK}).dataset.state") == "idle" and status(one) == ""
+    one.switch("talking_avatar")
+    one.until(f"video({SINK}).src.includes('/view?') && video({SINK}).videoWidth > 0")
+
+
 def test_the_finished_file_can_be_watched_from_its_beginning(comfy: Opener) -> None:
     one = comfy()
     one.open("talking_avatar", seed=16, **SMALL)

@@ -24,8 +24,8 @@ KEYWORDS = {
         "not_idempotent",
     },
     "Input": {
-        "default", "min", "max", "step", "round", "options", "multiline", "control_after_generate", "optional",
-        "tooltip",
+        "default", "min", "max", "step", "round", "options", "multiline", "control_after_generate", "display_name",
+        "optional", "tooltip",
     },
     "Output": {"display_name", "tooltip"},
     "NodeOutput": {"ui"},

@@ -41,7 +41,7 @@ def _kind(spec: list[Any]) -> list[Any]:
 
 def _texts(node: dict[str, Any]) -> dict[str, Any]:
     inputs = {
-        name: {"name": name.replace("_", " "), "tooltip": spec[1]["tooltip"]}
+        name: {"name": spec[1].get("display_name", name.replace("_", " ")), "tooltip": spec[1]["tooltip"]}
         for kind in ("required", "optional")
         for name, spec in node["input"].get(kind, {}).items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from livetalk_core import __version__
 
 _HERE = Path(__file__).parent
 _ARRANGE = (_HERE / "arrange.js").read_text(encoding="utf-8")
+_IDS = uuid.UUID("6d1f36ae-6c5e-4ec5-9a5d-6a1f8a3a1d5b")
 _NOTES = json.loads((_HERE / "notes.json").read_text(encoding="utf-8"))
 
 
@@ -24,4 +26,5 @@ def in_page_format(page: Any, api: dict[str, Any], name: str) -> dict[str, Any]:
     page.evaluate("([graph, name]) => window.app.loadApiJson(graph, name)", [api, name])
     page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(api))
     saved: dict[str, Any] = json.loads(page.evaluate(_ARRANGE, [_NOTES[name], __version__]))
-    return saved
+    # By it the player tells apart the workflows that are open; always the same for the same name.
+    return {**saved, "id": str(uuid.uuid5(_IDS, name))}

@@ -6,31 +6,58 @@ import { loadTexts } from "./texts.js";
 
 const SINK = "ParallelVAEDecode";
 const players = new WeakMap(); // node -> Player
+const workflows = new Map(); // prompt -> the workflow that it was queued from, as far as runs have told
+
+const rootGraph = () => app.rootGraph ?? app.graph;
 
 // Nodes inside of subgraphs have ids such as "5:2".
-function playerOf(id) {
-  let graph = app.rootGraph ?? app.graph;
+function nodeOf(id) {
+  let graph = rootGraph();
   let node = null;
   for (const part of String(id).split(":")) {
     node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));
     graph = node?.subgraph;
   }
+  return node;
+}
+
+// The player that an event is for; none where another workflow is open, whose nodes may have the same ids.
+function playerOf(id, prompt) {
+  const origin = workflows.get(prompt);
+  const node = origin && origin !== rootGraph().id ? null : nodeOf(id);
   return node && players.get(node);
 }
 
-function listen() {
-  api.addEventListener("livetalk.phase", ({ detail }) => playerOf(detail.node)?.phase(detail.phase, detail.text));
-  api.addEventListener("livetalk.stream", ({ detail }) => {
-    playerOf(detail.node)?.shape(detail.width, detail.height);
-    playerOf(detail.node)?.watch(detail.stream);
+// Events of our own begin with where they come from.
+function hear(name, act) {
+  api.addEventListener(`livetalk.${name}`, ({ detail }) => {
+    workflows.set(detail.prompt_id, detail.workflow);
+    const player = playerOf(detail.node, detail.prompt_id);
+    if (player) act(player, detail);
   });
-  api.addEventListener("livetalk.chunk", ({ detail }) => playerOf(detail.node)?.chunk(detail));
+}
+
+function listen() {
+  hear("phase", (player, { phase, text }) => player.phase(phase, text));
+  hear("stream", (player, { stream, width, height }) => {
+    player.shape(width, height);
+    player.watch(stream);
+  });
+  hear("chunk", (player, detail) => player.chunk(detail));
   api.addEventListener("executed", ({ detail }) => {
     const file = detail.output?.livetalk_video?.[0];
-    if (file) playerOf(detail.display_node ?? detail.node)?.finish(file);
+    if (file) playerOf(detail.display_node ?? detail.node, detail.prompt_id)?.finish(file);
   });
-  api.addEventListener("execution_interrupted", ({ detail }) => playerOf(detail.node_id)?.halt("stopped"));
-  api.addEventListener("execution_error", ({ detail }) => playerOf(detail.node_id)?.halt("failed"));
+  for (const [name, why] of [["execution_interrupted", "stopped"], ["execution_error", "failed"]])
+    api.addEventListener(name, ({ detail }) => playerOf(detail.node_id, detail.prompt_id)?.halt(why));
+}
+
+// What a finished run has left on the nodes: the page keeps it for the workflows that it has open.
+function restore() {
+  for (const [id, output] of Object.entries(app.nodeOutputs ?? {})) {
+    const file = output?.livetalk_video?.[0];
+    if (file) players.get(nodeOf(id))?.restore(file);
+  }
 }
 
 app.registerExtension({
@@ -38,6 +65,9 @@ app.registerExtension({
   async init() {
     await loadTexts();
     listen();
+  },
+  afterConfigureGraph() {
+    setTimeout(restore); // the page brings it back right after this
   },
   nodeCreated(node) {
     if (node.comfyClass !== SINK) return;

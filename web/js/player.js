@@ -13,6 +13,8 @@ function element(kind, name, parent) {
   return made;
 }
 
+const address = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
+
 export class Player {
   constructor() {
     this.root = element("div", "player");
@@ -65,7 +67,8 @@ export class Player {
     try {
       const answer = await api.fetchApi(`/livetalk/live/${name}`, { signal: abort.signal });
       const type = answer.headers.get("Content-Type");
-      if (!answer.ok || !window.MediaSource?.isTypeSupported(type)) return; // the finished file will be shown
+      // Else the finished file will be shown; who does not read gets still pictures until then.
+      if (!answer.ok || !window.MediaSource?.isTypeSupported(type)) return abort.abort();
       this.setState("live");
       await feed(answer.body, type, this.video, abort.signal, () => this.begin());
     } catch (error) {
@@ -97,12 +100,19 @@ export class Player {
 
   // The whole video is there; who watches sees it out first.
   finish(file) {
-    this.file = api.apiURL(`/view?${new URLSearchParams(file)}`);
+    this.file = address(file);
     this.status.textContent = say(this.made ? "player.done" : "player.cached", { seconds: this.made?.toFixed(1) });
     this.made = 0;
     const watching = this.root.dataset.state === "live" && !this.video.ended;
     if (!watching) this.showFile(0);
     else if (this.video.paused) this.showFile(this.video.currentTime);
+  }
+
+  // The whole video is there from before this node was.
+  restore(file) {
+    if (this.root.dataset.state !== "idle") return;
+    this.file = address(file);
+    this.showFile(0);
   }
 
   showFile(seconds) {
