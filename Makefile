@@ -84,9 +84,10 @@ test: setup
 
 test-all: comfy-setup
 	$(MAKE) page-setup || echo "without Playwright there are no tests in a browser"
-	$(PYTEST) -m "not gpu and not page"
-	@# By themselves: while Playwright runs, nothing else in the process can have an event loop.
-	$(PYTEST) -m page
+	@# Three processes: each part says how long it took and runs whatever became of the others; while Playwright runs,
+	@# nothing else in its process can have an event loop.
+	@failed=0; for part in "not gpu and not comfy and not page" comfy page; do \
+	  echo "pytest -m '$$part'"; $(PYTEST) -m "$$part" || failed=1; done; exit $$failed
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -91,7 +91,7 @@ def test_what_can_be_known_is_refused_before_it_runs(
         (LOAD, {"attention": "none"}, "There is no attention"),
         (LOAD, {"offload": "everything"}, "There is no offload"),
         (ENCODE, {"mode": "backwards"}, "There is no mode"),
-        (ENCODE, {"loudness": float("nan")}, "loudness nan"),
+        (ENCODE, {"loudness": float("nan")}, "loudness"),
         (ENCODE, {"audio": "../../speech.wav"}, "The audio input holds"),
         (ENCODE, {"model": "embedded"}, "The model input holds a str. Connect Load LiveTalk Model."),
         (SAMPLER, {"shift": float("nan")}, "shift is nan"),

@@ -100,4 +100,5 @@ def _caption(sheet: Image.Image, text: str, left: int, width: int) -> None:
 
 
 def _spread(frames: list[Pixels], count: int) -> list[Pixels]:
-    return [frames[round((index + 0.5) * len(frames) / count)] for index in range(count)]
+    # 0.3: moments of the bundled sentence at which the eyes are open.
+    return [frames[round((index + 0.3) * len(frames) / count)] for index in range(count)]
