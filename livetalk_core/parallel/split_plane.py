@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..models.vae_layers import room_around
+from ..models.vae_layers import room_around, row_attention
 from .groups import Groups
 from .plan import Tile, TileGrid
 
@@ -72,7 +71,7 @@ class SplitPlane:
         parts = {**others, self._groups.rank: own}
         # In the picture's order, so that the sum over positions is rounded as on one rank.
         side = math.isqrt(cell)
-        return F.scaled_dot_product_attention(q, *self._assemble(parts, tiles, side))
+        return row_attention(q, *self._assemble(parts, tiles, side))
 
     def _assemble(self, parts: dict[int, Tensor], tiles: dict[int, Tile], side: int) -> Tensor:
         """All tiles' positions [..., h*w, C] put together as one picture [..., H*W, C]; `side` positions per cell."""

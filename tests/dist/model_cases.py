@@ -68,7 +68,7 @@ def transformer(groups: Groups, ulysses: int, ring: int, height: int, width: int
 
 @lru_cache(maxsize=3)
 def _vae(patch: int) -> WanVideoVAE:
-    """A VAE of the published shape (1), or of the embedded model's (2), with random weights; or the embedded one (0)."""
+    """A VAE of the published shape (1) or of the embedded model's (2) with random weights; the embedded one (0)."""
     if patch == 0:
         return load_model(None, "cpu", "fp32").vae
     torch.manual_seed(2)
@@ -99,7 +99,6 @@ def vae(groups: Groups, height: int, width: int, patch: int) -> dict[str, Any]:
         result = {
             "precise": float((several.decode(latents.double()) - exact).abs().max()),
             "precise_encode": float((several.encode(video.double()) - precise.encode(video.double())).abs().max()),
-            "rounding": float((decoded - exact).abs().max()),
             "grid": str(choose_grid(groups.world, (height, width))),
             "decode": float((split.decode(latents) - decoded).abs().max()),
             "decode_raw": float((split.decode_raw(raw) - whole.decode_raw(raw)).abs().max()),
@@ -136,7 +135,8 @@ def interleaved(groups: Groups) -> dict[str, Any]:
     apart = [list(split.decode_groups(latents, 1)) for latents in videos]
     turns = zip(*(split.decode_groups(latents, 1) for latents in videos), strict=True)
     together = list(zip(*turns, strict=True))
-    return {"same": all(torch.equal(a, b) for x, y in zip(apart, together, strict=True) for a, b in zip(x, y, strict=True))}
+    pairs = [(a, b) for x, y in zip(apart, together, strict=True) for a, b in zip(x, y, strict=True)]
+    return {"same": all(torch.equal(a, b) for a, b in pairs)}
 
 
 def _bundle() -> ModelBundle:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan
 
 from livetalk_core.models import vae as vae_module
 from livetalk_core.models.vae import WanVideoVAE
-from livetalk_core.models.vae_layers import ConvolutionForm
+from livetalk_core.models.vae_layers import ConvolutionForm, row_attention
 
 pytestmark = pytest.mark.unit
 
@@ -111,3 +111,11 @@ def test_residual_vae_is_refused() -> None:
     vae.register_to_config(is_residual=True)
     with pytest.raises(CheckpointError, match="residual"):
         WanVideoVAE(vae)
+
+
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_attention_of_any_number_of_rows_is_the_library_s(rows: int) -> None:
+    q, k, v = (torch.randn(2, 1, length, 8) for length in (rows, 25, 25))
+    found = row_attention(q, k, v)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, torch.nn.functional.scaled_dot_product_attention(q, k, v), rtol=1e-5, atol=1e-6)
