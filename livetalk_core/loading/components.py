@@ -27,9 +27,10 @@ from ..models.library_names import image_prefix
 from ..models.published import IMAGE_ENCODER, TEXT_ENCODER, VAE
 from ..models.state_dict_adapter import Component, StateDictAdapter, adapter_for
 from ..models.transformer import LiveTalkTransformer3DModel
-from .assemble import AssemblyPlan, build_on_meta, library_shapes, plan_assembly
+from .assemble import AssemblyPlan, library_shapes, plan_assembly
 from .layout import ComponentFiles
 from .manifest import read_model_config
+from .meta_module import build_on_meta
 from .model_files import checkpoint_error
 from .safetensors_stream import WeightSet
 

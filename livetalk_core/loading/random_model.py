@@ -17,8 +17,8 @@ from ..models.bundle import ModelBundle, ModelDefaults
 from ..models.published import IMAGE_ENCODER, VAE
 from ..models.transformer import LiveTalkTransformer3DModel
 from ..models.vae import WanVideoVAE
-from .assemble import finish, parameter_dtype, place
 from .manifest import PUBLISHED_DEFAULTS
+from .meta_module import finish, parameter_dtype, place
 from .placement import Placement, choose_placement, require_memory
 
 PREFIX = "random:"

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..errors import OutputError, TrainingError
 from ..loading import ModelParts, export_published
-from ..loading.assemble import finish, place
 from ..loading.atomic_files import unwritable
 from ..loading.layout import TRANSFORMER_STEM
+from ..loading.meta_module import finish, place
 from ..models.transformer import LiveTalkTransformer3DModel
 from .methods.stage1 import NETWORK
 from .methods.stage2 import STUDENT
