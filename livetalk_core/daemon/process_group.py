@@ -11,7 +11,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -78,6 +77,7 @@ class ProcessGroup:
                 self.ranks.append(self._start(number, alive_read, now))
         except OSError:
             self.kill()
+            self.close()
             raise
         finally:
             os.close(alive_read)
@@ -157,8 +157,9 @@ class ProcessGroup:
             command = [sys.executable, "-m", worker] if hosts is None else hosts.command(0, worker, self._config.device)
             process = subprocess.Popen(
                 [*command, "--config", self._write_config(number, theirs, alive)],
-                cwd=self._directory, env=self._environment(), start_new_session=True, pass_fds=kept,
-                stdin=subprocess.DEVNULL if hosts is None else theirs.fileno(), stdout=output, stderr=output,
+                cwd=self._directory, env=module_environment(self._config.worker_path), start_new_session=True,
+                pass_fds=kept, stdin=subprocess.DEVNULL if hosts is None else theirs.fileno(),
+                stdout=output, stderr=output,
             )  # fmt: skip
         except OSError:
             ours.close()
@@ -184,9 +185,6 @@ class ProcessGroup:
         write_private(path, json.dumps(msgspec.to_builtins(settings)).encode())
         return str(path)
 
-    def _environment(self) -> dict[str, str]:
-        return module_environment(self._config.worker_path)
-
 
 def _patience(config: DaemonConfig) -> float:
     """The supervisor ends a hang long before; this bounds it where nobody supervises."""
@@ -195,7 +193,7 @@ def _patience(config: DaemonConfig) -> float:
     return slowest + deadlines.step
 
 
-def module_environment(extra: tuple[str, ...] = ()) -> dict[str, Any]:
+def module_environment(extra: tuple[str, ...] = ()) -> dict[str, str]:
     """Environment in which `python -m livetalk_core...` finds this package, whatever the folder holds."""
     path = os.pathsep.join([*extra, str(PACKAGE_ROOT)])
     return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -15,7 +15,7 @@ from .daemon_config import DaemonConfig
 from .launch import force_stop, living
 from .messages import StatsReport
 from .processes import Rung
-from .runtime_dir import Endpoint, base_directory, is_alive
+from .runtime_dir import Endpoint, base_directory, is_alive, logs_by_age
 
 _LOOK_SECONDS = 3.0
 _LEAVE_SECONDS = 10.0
@@ -129,7 +129,7 @@ def stop_daemon(daemon: RunningDaemon) -> Rung:
 def logs(name: str | None = None, root: str | None = None) -> list[Path]:
     """Log files of a daemon, dead ones included: of the newest one if no name is given; empty if there are none."""
     base = base_directory(root)
-    names = {path.name.partition("-")[0]: path.stat().st_mtime for path in _by_age(base)}
+    names = [path.name.partition("-")[0] for path in logs_by_age(base)]
     chosen = [each for each in names if name is None or each.startswith(name)]
     return _logs_of(base, chosen[-1]) if chosen else []
 
@@ -137,10 +137,6 @@ def logs(name: str | None = None, root: str | None = None) -> list[Path]:
 def still_writes(log: Path) -> bool:
     """Whether the daemon of a log file lives."""
     return is_alive(log.parent.parent / log.name.partition("-")[0])
-
-
-def _by_age(base: Path) -> list[Path]:
-    return sorted((base / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
 
 
 def _logs_of(base: Path, name: str) -> list[Path]:

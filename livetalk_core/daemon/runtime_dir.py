@@ -131,7 +131,8 @@ def read_endpoint(directory: Path) -> Endpoint | None:
 def hold_alive(directory: Path) -> int:
     """Descriptor of the folder's locked file: who has it open keeps the folder from being swept."""
     descriptor = os.open(directory / "alive", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Nobody else holds it; somebody who looks whether it is held lets go at once.
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 
@@ -144,7 +145,8 @@ def is_alive(directory: Path) -> bool:
             return time.time() - directory.lstat().st_mtime < _YOUNG
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two who look at the same time do not take each other for the daemon.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -163,12 +165,18 @@ def sweep(base: Path) -> int:
     stale = [path for path in daemon_directories(base) if not is_alive(path)]
     for path in stale:
         shutil.rmtree(path, ignore_errors=True)
-    logs = base / "logs"
-    if _is_private(logs):
-        aged = sorted(logs.glob("*.log"), key=lambda path: path.lstat().st_mtime)
-        for path in aged[:-_KEPT_LOGS]:
-            path.unlink(missing_ok=True)
+    for path in logs_by_age(base)[:-_KEPT_LOGS]:
+        path.unlink(missing_ok=True)
     return len(stale)
+
+
+def logs_by_age(base: Path) -> list[Path]:
+    """The logs of all daemons, the newest last; a daemon that ends in order removes its own meanwhile."""
+    aged = []
+    for path in (base / "logs").glob("*.log") if _is_private(base / "logs") else ():
+        with contextlib.suppress(FileNotFoundError):
+            aged.append((path.lstat().st_mtime, path))
+    return [path for _, path in sorted(aged)]
 
 
 def log_directory(base: Path) -> Path:

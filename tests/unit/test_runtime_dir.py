@@ -1,14 +1,16 @@
-"""The folder of the daemons: private, swept, locked."""
+"""The folder of the daemons: private, swept, locked; what a start that fails leaves in it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from livetalk_core.daemon import runtime_dir
+from livetalk_core.daemon import process_group, runtime_dir
+from livetalk_core.daemon.daemon_config import DaemonConfig
 from livetalk_core.errors import AccessError, ConfigError, DeadlineError
 
 pytestmark = pytest.mark.unit
@@ -83,3 +85,35 @@ def test_start_lock_has_a_deadline(tmp_path: Path) -> None:
             pass
     with runtime_dir.start_lock(tmp_path, 0.1):
         pass
+
+
+def test_who_looks_is_not_taken_for_the_daemon(tmp_path: Path) -> None:
+    directory = runtime_dir.make_directory(tmp_path)
+    os.close(runtime_dir.hold_alive(directory))
+    with open(directory / "alive") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `is_alive` does, at the same time
+        assert not runtime_dir.is_alive(directory)
+    lock = runtime_dir.hold_alive(directory)
+    assert runtime_dir.is_alive(directory)
+    os.close(lock)
+
+
+def test_logs_that_vanish_meanwhile_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = runtime_dir.log_directory(tmp_path)
+    for age, name in ((3, "a-rank0.log"), (1, "b-rank0.log"), (2, "c-rank0.log")):
+        (logs / name).write_text("x")
+        os.utime(logs / name, (1000 - age, 1000 - age))
+    listed = [*logs.glob("*.log"), logs / "d-rank0.log"]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(listed))
+    assert [path.name[0] for path in runtime_dir.logs_by_age(tmp_path)] == ["a", "c", "b"]
+
+
+def test_ranks_that_cannot_be_started_leave_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(process_group.subprocess, "Popen", refuse)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="temporarily"):
+        process_group.ProcessGroup(DaemonConfig(world_size=2), tmp_path, tmp_path, 1, 0.0)
+    assert set(os.listdir("/proc/self/fd")) == before
