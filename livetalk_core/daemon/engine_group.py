@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,26 +21,11 @@ from .messages import ModelInfo
 from .process_group import ProcessGroup, Rank
 from .restart_budget import RestartBudget
 from .runtime_dir import cannot_start
+from .tasks import Task
 from .worker_messages import Beat, CancelRun, Command, Failure, Load, Loaded, Ready, Report
 
 State = Literal["stopped", "starting", "loading", "ready", "stopping", "restarting", "dead"]
 Outcomes = dict[int, Report]
-
-
-@dataclass
-class Task:
-    """A command that all ranks carry out.
-
-    Attributes:
-        descriptors: Per rank, what travels with the command; the owner keeps them open.
-        failed_at: When the first rank reported an error.
-    """
-
-    command: Command
-    stream: int = 0
-    chunk: int = 0
-    descriptors: dict[int, list[int]] | None = None
-    failed_at: float | None = None
 
 
 class GroupListener(Protocol):

@@ -15,8 +15,9 @@ from .connection import close_all
 from .daemon_config import DaemonConfig
 from .engine_group import EngineGroup
 from .frame_ring import create_ring, require_sealed, stride
-from .scheduler import Clip, Outbox, Scheduler
+from .scheduler import Outbox, Scheduler
 from .streams import Position, StreamRecord
+from .tasks import Clip
 from .wire import to_info
 
 MAX_STREAMS = 64

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import LiveTalkError, StreamDroppedError, WorkerFailedError
 from .daemon_config import DaemonConfig
-from .engine_group import EngineGroup, Outcomes, State, Task
+from .engine_group import EngineGroup, Outcomes, State
 from .frame_ring import read_only
 from .messages import AudioEncoded, Cancelled, Failed, Health, ModelLoaded, Progress, StreamEnded, StreamOpened
 from .streams import SoundBacklog, StreamRecord
+from .tasks import Clip, Task, next_task
 from .wire import to_info
 from .worker_messages import (
     Beat,
@@ -24,8 +24,6 @@ from .worker_messages import (
     Encode,
     Encoded,
     ForgetClip,
-    Open,
-    OpenDecode,
     Opened,
     Restore,
     Run,
@@ -40,18 +38,6 @@ class Outbox(Protocol):
 
     def broadcast(self, message: Any) -> None:
         """To all clients."""
-
-
-@dataclass
-class Clip:
-    """A clip's sound, kept because every generation of ranks has to encode it."""
-
-    number: int
-    client: int
-    request: int | None
-    config: bytes
-    samples: bytes
-    resident: int = 0
 
 
 class Scheduler:
@@ -199,47 +185,16 @@ class Scheduler:
         """What could be done next, the most urgent first; asked for the first only."""
         for clip in self.clips.values():
             if clip.request is not None and clip.resident != self.group.generation:
-                yield Task(Encode(clip.number, clip.config, clip.samples))
+                yield clip.encoding()
+        ranks = self._config.world_size
         for _ in range(len(self._turn)):
             number = self._turn[0]
             self._turn.rotate(-1)
             record = self.streams.get(number)
             if record is None:
                 self._turn.remove(number)
-            elif (task := self._task_of(record)) is not None:
+            elif (task := next_task(record, self.clips.get(record.clip), self.group.generation, ranks)) is not None:
                 yield task
-
-    def _task_of(self, record: StreamRecord) -> Task | None:
-        if record.error is not None:
-            return None
-        sound = record.next_sound()
-        if record.opened and (sound is None or not record.free):
-            return None
-        generation = self.group.generation
-        clip = self.clips.get(record.clip)
-        if clip is not None and clip.resident != generation:
-            return Task(Encode(clip.number, clip.config, clip.samples))
-        number, chunk = record.number, record.position.chunk
-        if record.resident != generation:
-            return self._open_task(record)
-        if record.stale:
-            return Task(Restore(number, record.position.state), number, chunk)
-        if sound is None:
-            return None
-        return Task(record.begin(sound), number, chunk)
-
-    def _open_task(self, record: StreamRecord) -> Task:
-        """Opened for the first time, or again in a new generation where it was committed last."""
-        number, slots, size = record.number, record.slots, record.slot_bytes
-        ranks = range(self._config.world_size)
-        record.stale = False
-        if record.latents >= 0:
-            command = OpenDecode(number, list(record.shape), record.tiled, slots, size, record.normalised)
-            given = {rank: [record.latents, record.ring][: 1 if rank else 2] for rank in ranks}
-            return Task(command, number, record.position.chunk, given)
-        state = record.position.state
-        opening = Open(number, record.config_json, record.picture, record.clip, state, slots, size, record.extras)
-        return Task(opening, number, record.position.chunk, {0: [record.ring]})
 
     def _opened(self, record: StreamRecord, opened: Opened) -> None:
         record.resident, record.opened = self.group.generation, True
@@ -327,9 +282,12 @@ class Scheduler:
         record.close()
 
     def _fail_clip(self, clip: Clip, error: LiveTalkError) -> None:
+        """A clip cannot be encoded: whoever waits for it hears of it, and the streams that speak it."""
         del self.clips[clip.number]
         if clip.request is not None:
             self._outbox.send(clip.client, Failed(clip.request, to_info(error)))
+        for record in [each for each in self.streams.values() if each.clip == clip.number]:
+            self._fail(record, error)
 
 
 def _same_chunk(outcome: Any, command: Run) -> bool:
