@@ -20,7 +20,7 @@ from ..parallel.groups import Groups
 from .codec import MAX_BODY, BodyDecoder, encode_body
 from .daemon_config import WorkerConfig
 from .host_board import GONE_SECONDS, LOOK_SECONDS, SILENT_SECONDS, Board, Watch
-from .wire import SCHEMA_VERSION, ErrorInfo
+from .wire import SCHEMA_VERSION, ErrorInfo, to_info
 from .worker_link import WorkerLink
 from .worker_messages import Command, Failure, OpenDecode, Outcome, Phase, Stop
 
@@ -82,18 +82,21 @@ class LeaderLine:
         """See `Line`."""
         while True:
             taken = self._link.take(KEEPALIVE_SECONDS)
-            if taken is None:
-                broadcast_bytes(self._groups, b"", MAX_BODY)
-                continue
-            command, descriptors = taken
-            broadcast_bytes(self._groups, encode_body(command), MAX_BODY)
-            if isinstance(command, Stop):
+            try:
+                self._hand_on(taken)
+            except ParallelError as error:
+                # Nobody is left to lead, and no command runs whose failure this could be.
+                gone = self._find_gone([rank for rank in range(self._groups.world) if rank != self._groups.rank])
+                own = Failure(to_info(error), True)
+                self._send(self._lost(gone[0], own) if gone else own)
                 return
-            if isinstance(command, OpenDecode):
-                self._hand_on_latents(descriptors[0])
+            if taken is None:
+                continue
+            if isinstance(taken[0], Stop):
+                return
             self._number += 1
             self._watch.under_way(self._number)
-            yield command, descriptors
+            yield taken
 
     def progress(
         self, phase: Phase, stream: int = 0, chunk: int = 0, step: int = 0, steps: int = 0, *, completed: bool = False
@@ -172,9 +175,16 @@ class LeaderLine:
     def _send(self, failure: Failure) -> None:
         self._link.fail(failure.error, fatal=failure.fatal, stream=failure.stream, chunk=failure.chunk)
 
-    def _hand_on_latents(self, descriptor: int) -> None:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as memory:
-            broadcast_bytes(self._groups, bytes(memory), _MAX_LATENTS)
+    def _hand_on(self, taken: tuple[Command, list[int]] | None) -> None:
+        """A command and its latents to all ranks; None: that this one is still there."""
+        if taken is None:
+            broadcast_bytes(self._groups, b"", MAX_BODY)
+            return
+        command, descriptors = taken
+        broadcast_bytes(self._groups, encode_body(command), MAX_BODY)
+        if isinstance(command, OpenDecode):
+            with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
+                broadcast_bytes(self._groups, bytes(memory), _MAX_LATENTS)
 
 
 class FollowerLine:

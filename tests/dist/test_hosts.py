@@ -13,17 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from fakes.daemons import TESTS, running, wait_until
 from fakes.faults import Kind, fail_at
 from fakes.real import CONFIG, expected, off_by, picture, read, real_config, sha, speech
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.daemon_config import WORKER, DaemonConfig
 from livetalk_core.daemon.hosts import Hosts
-from livetalk_core.daemon.process_group import module_environment
 from livetalk_core.daemon.messages import Event, Progress
+from livetalk_core.daemon.process_group import module_environment
 from livetalk_core.errors import ConfigError, ImageError, LiveTalkError
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(300)]
@@ -110,6 +112,17 @@ def test_fault_of_another_host_names_its_rank_and_what_it_said(
             read(stream)
         assert time.monotonic() - begun[-1] < 5
         assert caught.value.details["rank"] == 1 and "chunk" in caught.value.details
+
+
+def test_host_that_goes_while_nothing_is_computed_is_named(tmp_path: Path, tiny_model_folder: Path) -> None:
+    hosts = Hosts(nodes=2, master="127.0.0.1", port=_free_port(), interface="lo")
+    config = replace(_config(tmp_path, tiny_model_folder, hosts), restarts=0)
+    with _second_host(hosts) as other, running(config) as client:
+        client.load_model()
+        for rank in psutil.Process(other.pid).children(recursive=True):
+            rank.kill()
+        with pytest.raises(LiveTalkError, match="Rank 1, on another host, is gone"):
+            client.open_stream(CONFIG, picture())
 
 
 def test_worlds_that_do_not_add_up_are_refused(tmp_path: Path) -> None:
