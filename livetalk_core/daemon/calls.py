@@ -85,7 +85,7 @@ class Calls:
         call = Call(next(self._numbers))
         with self._lock:
             if self._gone is not None:
-                raise _again(self._gone)
+                raise again(self._gone)
             self._open[call.number] = call
         try:
             self._channel.send(kind(call.number, *fields), descriptors)
@@ -117,7 +117,7 @@ class Calls:
                 f"The daemon did not answer {name} within {timeout:g} s.", "Look at its logs.", request=name
             )
         if call.error is not None:
-            raise _again(call.error)
+            raise again(call.error)
         return call
 
     def abandon(self, call: Call) -> None:
@@ -170,8 +170,8 @@ class Calls:
             self._sock.close()
 
 
-def _again(error: LiveTalkError) -> LiveTalkError:
-    """A copy, so that several waiters do not share one traceback."""
+def again(error: LiveTalkError) -> LiveTalkError:
+    """A copy to be raised, so that several waiters do not share one traceback."""
     return type(error)(error.message, error.hint, **error.details)
 
 

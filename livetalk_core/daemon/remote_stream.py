@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AudioError, DeadlineError, LiveTalkError
-from .calls import Call, Calls, Deadline
+from .calls import Call, Calls, Deadline, again
 from .connection import close_all
 from .frame_ring import FrameRing
 from .messages import AudioAccepted, Cancel, Cancelled, ChunkReady, CloseStream, NextChunk, PushAudio, StreamOpened
@@ -122,7 +122,7 @@ class RemoteStream:
                     if self._asked is call:
                         self._asked = None
                 if call.error is not None:
-                    raise type(call.error)(call.error.message, call.error.hint, **call.error.details)
+                    raise again(call.error)
                 answer = call.answer
                 if not isinstance(answer, ChunkReady):
                     if getattr(answer, "epoch", epoch) == self._epoch:

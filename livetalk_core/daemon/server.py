@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, telemetry
-from ..errors import ProtocolError
+from ..errors import DaemonUnavailableError, ProtocolError
 from .codec import MAX_BODY
 from .connection import Connection, ConnectionEndedError, close_all
 from .messages import Failed, Hello, Request, Welcome
 from .runtime_dir import socket_path
-from .wire import ErrorInfo
+from .wire import to_info
 
 HANDSHAKE_SECONDS = 2.0
 FRAME_SECONDS = 10.0
@@ -151,10 +151,10 @@ class Server:
             self._read_token(visitor)
             return
         arrived = visitor.connection.receiver.read()
-        partial = visitor.connection.receiver.buffer.partial
-        # A frame of a slow peer gets its time once, however many bytes trickle in.
-        visitor.partial_since = (visitor.partial_since or time.monotonic()) if partial and not arrived else None
-        if partial and arrived:
+        if not visitor.connection.receiver.buffer.partial:
+            visitor.partial_since = None
+        elif arrived or visitor.partial_since is None:
+            # A frame of a slow peer gets its time once, however many bytes trickle in.
             visitor.partial_since = time.monotonic()
         while arrived:
             message, descriptors = arrived.pop(0)
@@ -192,20 +192,31 @@ class Server:
                 raise ProtocolError("wrong token")
 
     def _greet(self, visitor: Visitor, message: Hello) -> None:
-        if message.version != __version__ or message.key != self._key:
-            error = ErrorInfo(
-                "daemon_unavailable",
-                f"The daemon runs version {__version__} for other settings than were asked for.",
-                "Start one of your own.",
-            )
-            visitor.connection.send(Failed(message.request, error))
-            raise ProtocolError("a client of another version or for other settings")
-        if self.clients >= MAX_CLIENTS:
-            raise ProtocolError("too many clients")
+        refusal = self._refusal(message)
+        if refusal is not None:
+            visitor.connection.send(Failed(message.request, to_info(refusal)))
+            raise ProtocolError(refusal.message)
         visitor.welcome = True
         visitor.connection.receiver.buffer.limit = MAX_BODY
         self._on_arrival(visitor.number)
         visitor.connection.send(Welcome(message.request, os.getpid(), *self._greeting))
+
+    def _refusal(self, message: Hello) -> DaemonUnavailableError | None:
+        """Why somebody with the right token may not come in all the same."""
+        if message.version != __version__:
+            return DaemonUnavailableError(
+                f"The daemon runs LiveTalk {__version__}, this program {message.version}.",
+                "Stop the daemon; the next program starts one of its own version.",
+            )
+        if message.key != self._key:
+            return DaemonUnavailableError(
+                "The daemon runs another model, or with other settings, than were asked for.", "Start one of your own."
+            )
+        if self.clients >= MAX_CLIENTS:
+            return DaemonUnavailableError(
+                f"{MAX_CLIENTS} programs use this daemon, which is as many as it takes.", "Close some of them."
+            )
+        return None
 
     def _refuse(self, visitor: Visitor, why: str) -> None:
         telemetry.emit("connection_refused", logging.WARNING, reason=why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import logging
 import os
 import queue
 import select
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator
 
 from .. import __version__, telemetry
-from ..errors import LiveTalkError
+from ..errors import LiveTalkError, ProtocolError
 from .codec import MAX_BODY
 from .connection import Channel, ConnectionEndedError, Receiver, close_all
 from .daemon_config import WorkerConfig
@@ -115,6 +116,10 @@ class WorkerLink:
                     else:
                         self._commands.put((command, descriptors))
         except ConnectionEndedError:
+            os._exit(_ORPHANED)
+        except ProtocolError as error:
+            # A rank that hears no commands any more looks idle, and an idle rank has no deadline.
+            telemetry.emit("command_unreadable", logging.ERROR, reason=error.message)
             os._exit(_ORPHANED)
 
     def _guard(self) -> None:

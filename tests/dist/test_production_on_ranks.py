@@ -124,7 +124,7 @@ def test_impossible_worlds_are_refused_before_anything_starts(
         produce(request_of("many.mkv", world_size=4, size=(16, 16)))
     with pytest.raises(ConfigError, match="world_size is 65"):
         produce(request_of("many.mkv", world_size=65))
-    with pytest.raises(DeviceError, match="no CUDA|sees no GPU|there is no cuda:98"):
+    with pytest.raises(DeviceError, match=r"no CUDA|sees no GPU|there is no cuda:98"):
         produce(replace(request_of("many.mkv", world_size=2), device="cuda", devices=(98, 99)))
     assert not list(root.iterdir())
 
@@ -143,7 +143,9 @@ def test_stop_within_a_chunk_here_and_there(request_of: Callable[..., VideoReque
         assert probe_video(tmp_path / "s.mkv").frames == report.frames
 
 
-def test_ctrl_c_with_ranks_leaves_a_film_that_can_be_continued(root: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_with_ranks_leaves_a_film_that_can_be_continued(
+    root: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     """The sound comes through a pipe that stays open, so the chunks prove streaming as well."""
     samples = speech(0.75)
     common = ("--model", tiny_model_folder, "--dtype", "fp32", "--device", "cpu", "--size", "32x32", "--steps", 1)
