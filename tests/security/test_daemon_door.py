@@ -106,6 +106,17 @@ def test_client_of_another_version_or_for_other_settings_is_told(door: Door) -> 
             assert sock.recv(100) == b""
 
 
+def test_program_too_many_is_told(door: Door) -> None:
+    with contextlib.ExitStack() as life:
+        for _ in range(server.MAX_CLIENTS - door.client.stats().clients):
+            sock = life.enter_context(door.knock(door.token + door.hello))
+            assert b"Welcome" in sock.recv(200)
+        with door.knock(door.token + door.hello) as sock:
+            assert b"32 programs use this daemon" in sock.recv(1000)
+            assert sock.recv(100) == b""
+    wait_until(lambda: door.client.stats().clients == 1, 5, "they have left")
+
+
 def test_another_user_is_refused(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = socket.socketpair(socket.AF_UNIX)
     assert server._same_user(left)
