@@ -121,7 +121,11 @@ def newest_checkpoint(folder: Path) -> Path:
             return path
         except (TrainingError, SafetensorError, OSError, KeyError) as error:
             _logger.warning("checkpoint %s is damaged (%s); trying the one before", path.name, error)
-    raise TrainingError(f"There is no checkpoint in {folder}.", "Start the run without --resume.", file=str(folder))
+    raise TrainingError(
+        f"There is no checkpoint in {folder}.",
+        "Name the folder of a run that has saved one; a new run starts without --resume.",
+        file=str(folder),
+    )
 
 
 def read_facts(path: Path) -> dict[str, Any]:
