@@ -60,7 +60,8 @@ def _request(model: ModelOptions, ranks: RankOptions, hosts: Hosts | None, idle_
     from ..daemon.daemon_config import DaemonConfig
     from ..production import VideoRequest
 
-    world = hosts.world if hosts is not None else ranks.world_size or 1
+    alone = 1 if ranks.world_size is None else ranks.world_size
+    world = alone if hosts is None else hosts.world
     return VideoRequest(
         audio="",
         output=Path(),

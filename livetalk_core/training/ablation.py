@@ -22,6 +22,7 @@ from ..loading import load_model
 from ..media import AtomicFile, make_folder, write_atomic
 from ..models.bundle import ModelBundle
 from .ablation_report import SHOWN, Result, lip_ends, write_report
+from .data.prepared import PreparedSet
 from .evaluate.cases import EvaluationCase, long_case
 from .evaluate.video import VideoMeter
 from .evaluate.video_report import to_json
@@ -90,6 +91,9 @@ def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], N
     base = change_recipe(find_recipe("stage2", request.recipe), request.changes)
     result: Result = {}
     case: EvaluationCase | None = None
+    if not all((request.folder(*run) / MEASURED).is_file() for run in request.runs()):
+        # A mistyped folder is told now, not after minutes of rolling out.
+        PreparedSet(request.data)
     for arm, seed in request.runs():
         folder = request.folder(arm, seed)
         if not (folder / MEASURED).is_file():
