@@ -30,14 +30,14 @@ def main() -> int:
     if unknown := set(wanted) - set(parts):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     with ComfyServer() as server:
-        if "thumbnails" in wanted:
-            make_thumbnails(server)
         with chromium() as browser:
             if "workflows" in wanted:
                 make_workflows(_opened(browser, server.url))
             if "screenshot" in wanted:
                 graph = json.loads((WORKFLOWS / "talking_avatar.json").read_text(encoding="utf-8"))
                 take_picture(_opened(browser, server.url), graph, SCREENSHOT)
+        if "thumbnails" in wanted:  # last: what has been made before is not made again, and cannot be watched
+            make_thumbnails(server)
     return 0
 
 
