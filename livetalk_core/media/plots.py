@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from .atomic_file import AtomicFile, output_error
 from .envelope import best_lag
 
-PALETTE = ("#1f6feb", "#e5534b", "#2da44e", "#bf8700", "#8250df", "#57606a")
+PALETTE = ("#1f6feb", "#e5534b", "#2da44e", "#bf8700", "#8250df", "#57606a", "#d6409f", "#0a7e8c")
 
 _INK = "#26282e"
 _FAINT = "#767a82"
