@@ -120,7 +120,10 @@ def logs(
 
 def _print_tail(path: Path, lines: int) -> int:
     """Print a file's last lines under its path; where they end, in bytes."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # its daemon ended in good order meanwhile
+        return 0
     stdout().print(str(path), style="bold")
     tail = data.decode("utf-8", "replace").splitlines()[-lines:] if lines else []
     sys.stdout.write("".join(f"{line}\n" for line in tail))

@@ -127,10 +127,20 @@ def stop_daemon(daemon: RunningDaemon) -> Rung:
 
 
 def logs(name: str | None = None, root: str | None = None) -> list[Path]:
-    """Log files of a daemon, dead ones included: of the newest one if no name is given; empty if there are none."""
+    """Log files of a daemon, dead ones included: of the newest one if no name is given; empty if there are none.
+
+    Raises:
+        DaemonUnavailableError: none of this name.
+    """
     base = base_directory(root)
     names = [path.name.partition("-")[0] for path in logs_by_age(base)]
     chosen = [each for each in names if name is None or each.startswith(name)]
+    if name is not None and not chosen:
+        known = ", ".join(dict.fromkeys(names))
+        raise DaemonUnavailableError(
+            f"There are no logs of a daemon {name!r}.",
+            f"There are those of {known}." if known else "None runs, and none has met a fault.",
+        )
     return _logs_of(base, chosen[-1]) if chosen else []
 
 

@@ -70,6 +70,8 @@ def test_stop_uses_force_where_nobody_answers(root: Path, monkeypatch: pytest.Mo
 
 def test_logs_of_a_daemon_that_met_a_fault_stay(root: Path) -> None:
     assert livetalk("daemon", "logs").stderr.startswith("No logs")
+    unknown = livetalk("daemon", "logs", "nonsense")
+    assert unknown.code == 2 and "no logs of a daemon 'nonsense'" in unknown.stderr
     with Client.start_or_join(daemon_config(root, fail_at("raise", 1, chunk=0))) as client:
         (daemon,) = running_daemons()
         with client.open_stream(CONFIG, b"picture") as stream, pytest.raises(LiveTalkError):
