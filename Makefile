@@ -26,7 +26,10 @@ CPU_INDEX = $(shell $(PYTHON) -c "import urllib.request as u; u.urlopen('$(CPU_W
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest -q
-TIERS := unit or property or golden or dist or faults or security
+QUICK := not slow and not gpu and not comfy and not page
+# Tests of one process share the cores; those of several processes are by themselves: their limits are of a quiet machine.
+ONE_PROCESS := (unit or property or golden) and $(QUICK)
+SEVERAL := (dist or faults or security) and $(QUICK)
 
 .PHONY: help setup demo comfy comfy-setup page-setup test test-all lint bench embedded-model distill-ablation clean
 
@@ -80,7 +83,8 @@ comfy: comfy-setup
 	$(COMFY) start --port $(PORT)
 
 test: setup
-	$(PYTEST) -m "($(TIERS)) and not slow and not gpu and not comfy and not page"
+	@failed=0; $(PYTEST) -n 2 --dist loadfile -m "$(ONE_PROCESS)" || failed=1; \
+	  $(PYTEST) -m "$(SEVERAL)" || failed=1; exit $$failed
 
 test-all: comfy-setup
 	$(MAKE) page-setup || echo "without Playwright there are no tests in a browser"
