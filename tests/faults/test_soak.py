@@ -179,12 +179,11 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
 
 def _kill_client(root: Path, after: int) -> None:
     """Kill a client that has read some chunks."""
-    process = program(_CLIENT.format(root=str(root)))
-    assert process.stdout is not None
-    for _ in range(after + 1):
-        assert process.stdout.readline().strip().isdigit()
-    process.kill()
-    process.wait()
+    with program(_CLIENT.format(root=str(root))) as process:
+        assert process.stdout is not None
+        for _ in range(after + 1):
+            assert process.stdout.readline().strip().isdigit()
+        process.kill()
 
 
 def test_cancelled_again_and_again(tmp_path: Path) -> None:
