@@ -21,6 +21,8 @@ pytest.importorskip("aiohttp", reason="pip install -e .[comfy]")
 def _nothing_loaded(server: Any) -> None:
     """Begin without the daemons of other files, which may have more ranks."""
     server.post("/livetalk/release")
+    wait_until_gone(daemons(server.pid))  # they wait some seconds for another program
+
 
 CONTROL_SECONDS = 1.0
 """Between pressing Stop and the host's word that the prompt has ended, on a machine that does nothing else."""
