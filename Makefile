@@ -84,7 +84,7 @@ comfy: comfy-setup
 
 test: setup
 	@failed=0; $(PYTEST) -n 2 --dist loadfile -m "$(ONE_PROCESS)" || failed=1; \
-	  $(PYTEST) -m "$(SEVERAL)" || failed=1; exit $$failed
+	  $(PYTEST) --ignore tests/comfy --ignore tests/page -m "$(SEVERAL)" || failed=1; exit $$failed
 
 test-all: comfy-setup
 	$(MAKE) page-setup || echo "without Playwright there are no tests in a browser"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401  (see below)
 from torch import Tensor
 
 from ..errors import ConfigError, DeviceError, ParallelError
@@ -22,6 +23,9 @@ DEFAULT_TIMEOUT = 120.0
 
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
+
+# torch.distributed.nn has the world's group for default arguments: whoever imports it while there is one (diffusers does)
+# keeps that group alive, and its threads would still let go of tensors while the interpreter ends, which aborts.
 
 # torch 2.13 renamed it.
 _ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # noqa: F401  (before there is a world: see parallel.groups)
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
