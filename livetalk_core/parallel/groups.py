@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional  # noqa: F401  (see below)
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from ..errors import ConfigError, DeviceError, ParallelError
