@@ -24,8 +24,8 @@ DEFAULT_TIMEOUT = 120.0
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
-# torch.distributed.nn has the world's group for default arguments: whoever imports it while there is one (diffusers does)
-# keeps that group alive, and its threads would still let go of tensors while the interpreter ends, which aborts.
+# torch.distributed.nn is imported above because it has the world's group for default arguments: imported while there is
+# one (diffusers does), it keeps that group, whose threads would let go of tensors in a dying interpreter and abort it.
 
 # torch 2.13 renamed it.
 _ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ...errors import MissingDependencyError, ParallelError
 
+# torch.distributed.nn is imported before there is a world, see `parallel.groups`.
 _TIMEOUT = timedelta(minutes=30)
 
 
