@@ -73,7 +73,7 @@ def test_a_small_ablation_from_training_to_report(
 ) -> None:
     monkeypatch.setattr(ablation, "long_case", lambda seconds, size: case(6))
     request = AblationRequest(
-        prepared_folder, tmp_path, tiny_model_folder, arms=("K_max 1",), seeds=(0,), chunks=6,
+        prepared_folder, tmp_path, tiny_model_folder, arms=("K_max 1", "teacher-forced"), seeds=(0,), chunks=6,
         changes=CHANGES,
     )  # fmt: skip
     said: list[str] = []

@@ -50,8 +50,9 @@ def package(
     for part in (stage1 / "transformer", stage1 / "image_encoder", stage1 / "vae", vae_folder, audio):
         if not (part / "config.json").is_file():
             raise TrainingError(f"{part} holds no trained part (config.json is missing).", "Run its training first.")
-    transformer = LiveTalkTransformer3DModel.from_pretrained(stage1 / "transformer")
-    if student is not None:
+    if student is None:
+        transformer = LiveTalkTransformer3DModel.from_pretrained(stage1 / "transformer")
+    else:
         transformer = load_model(student, "cpu", "fp32").transformer
     vae = AutoencoderKLWan.from_pretrained(vae_folder)
     # Stage 1 normalised the latents by the statistics of its own cache.
