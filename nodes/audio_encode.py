@@ -41,6 +41,11 @@ class AudioEncode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, mode: str | None = None) -> bool | str:
+        """Whether the mode is on its list; None comes through a link. ComfyUI checks range and links."""
+        return (mode is not None and choice_problem({"mode": (mode, MODES)})) or True
+
+    @classmethod
     def execute(cls, model: ModelRecipe, audio: Any, mode: Literal["stream", "whole"], loudness: float) -> Any:
         """The sound, checked, and how it is to be encoded."""
         require_core()

@@ -66,10 +66,7 @@ def stream_problem(
     prompt: str, size: tuple[int, int], chunk: tuple[int, int], shift: float, max_seconds: float
 ) -> str:  # fmt: skip
     """What is wrong with the settings of a stream (StreamChunkSampler)."""
-    numbers: dict[str, tuple[float | None, float, float]] = {
-        "chunk_frames": (chunk[0], 0, MAX_CHUNK_FRAMES), "motion_frames": (chunk[1], 0, MAX_CHUNK_FRAMES),
-        "shift": (shift, 0, MAX_SHIFT), "max_seconds": (max_seconds, 0, MAX_SECONDS),
-    }  # fmt: skip
+    numbers = {"shift": (shift, 0, MAX_SHIFT), "max_seconds": (max_seconds, 0, MAX_SECONDS)}
     return prompt_problem(prompt) or size_problem(*size) or range_problem(numbers) or chunk_problem(*chunk)
 
 
@@ -96,6 +93,9 @@ def prompt_problem(prompt: str) -> str:
 def chunk_problem(frames: int, motion_frames: int) -> str:
     """What is wrong with chunk lengths; 0 leaves one to the model."""
     for name, value in (("chunk_frames", frames), ("motion_frames", motion_frames)):
+        problem = range_problem({name: (value, 0, MAX_CHUNK_FRAMES)})
+        if problem:
+            return problem
         if value and (value - 1) % 4:
             low = value - (value - 1) % 4
             return f"{name} is {value}: it has to be 1 plus a multiple of 4, for instance {low} or {low + 4}."

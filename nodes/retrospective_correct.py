@@ -55,6 +55,11 @@ class RetrospectiveCorrect(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, anchor: str | None = None) -> bool | str:
+        """Whether the anchor is on its list; None comes through a link. ComfyUI checks ranges and links."""
+        return (anchor is not None and choice_problem({"anchor": (anchor, ANCHORS)})) or True
+
+    @classmethod
     def execute(
         cls,
         stream: StreamRecipe,

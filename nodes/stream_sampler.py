@@ -14,6 +14,7 @@ from .limits import (
     MAX_SIDE,
     MAX_STEPS,
     SIDE_STEP,
+    chunk_problem,
     prompt_problem,
     size_problem,
 )
@@ -88,13 +89,19 @@ class StreamChunkSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, prompt: str | None = None, width: int | None = None, height: int | None = None
+        cls,
+        prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        chunk_frames: int | None = None,
+        motion_frames: int | None = None,
     ) -> bool | str:
-        """Whether prompt and sides can be used; None comes through a link.
+        """Whether prompt, sides and chunk lengths can be used; None comes through a link.
 
         ComfyUI checks the other ranges, and repeats the answer for every input that is named here.
         """
-        return prompt_problem(prompt or "") or size_problem(width, height) or True
+        lengths = chunk_frames or 0, motion_frames or 0
+        return prompt_problem(prompt or "") or size_problem(width, height) or chunk_problem(*lengths) or True
 
     @classmethod
     def execute(
