@@ -135,7 +135,9 @@ class ProcessGroup:
             rank.connection.close()
         with contextlib.suppress(OSError):
             os.close(self._alive_write)
-        self.rendezvous.unlink(missing_ok=True)
+        # Ranks that were killed while they met leave their sockets beside the file.
+        for path in (self.rendezvous, *self._directory.glob(f"{self.rendezvous.name}.*")):
+            path.unlink(missing_ok=True)
 
     @property
     def rendezvous(self) -> Path:

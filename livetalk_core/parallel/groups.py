@@ -1,12 +1,12 @@
-"""Process groups of one world: gloo on CPUs, NCCL on GPUs, the same code above them."""
+"""Process groups of one world: gloo on CPUs, NCCL on GPUs, sockets between CPUs of one host; one code above them."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch.distributed.nn.functional
 from torch import Tensor
 
 from ..errors import ConfigError, DeviceError, ParallelError
+from .local_links import LocalLinks, open_links
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds that one rank waits for another within a collective."""
@@ -38,11 +39,13 @@ class Groups:
     Attributes:
         rank, world: This rank and the number of ranks.
         device: Where this rank computes.
+        links: The way to the other ranks of this host, where that is shorter than the back end's.
     """
 
     rank: int
     world: int
     device: torch.device
+    links: LocalLinks | None = field(default=None, repr=False, compare=False)
 
     @property
     def alone(self) -> bool:
@@ -55,11 +58,19 @@ class Groups:
         At most one tensor per rank and direction; every rank must take part in matching exchanges in the same
         order. Buffers may be touched again after `PendingExchange.wait`.
         """
+        if self.links is not None:
+            return PendingExchange(self.links.exchange(_memory(sends), _memory(receives)))
         operations = [dist.P2POp(dist.isend, as_bytes(tensor), rank) for rank, tensor in sends.items()]
         operations += [dist.P2POp(dist.irecv, as_bytes(tensor), rank) for rank, tensor in receives.items()]
         with reported("exchange", self.rank):
             works = dist.batch_isend_irecv(operations) if operations else []
-        return PendingExchange(works, self.rank, (*sends.values(), *receives.values()))
+
+        def finish() -> None:
+            with reported("exchange", self.rank):
+                for work in works:
+                    work.wait()
+
+        return PendingExchange(finish, (*sends.values(), *receives.values()))
 
     def all_gather(self, local: Tensor) -> Tensor:
         """Every rank's tensor of one shape [...] -> [world, ...]."""
@@ -67,6 +78,11 @@ class Groups:
         if self.alone:
             return local.unsqueeze(0)
         gathered = local.new_empty((self.world, *local.shape))
+        if self.links is not None:
+            gathered[self.rank] = local
+            others = [rank for rank in range(self.world) if rank != self.rank]
+            self.exchange(dict.fromkeys(others, local), {rank: gathered[rank] for rank in others}).wait()
+            return gathered
         with reported("all_gather", self.rank):
             _ALL_GATHER(as_bytes(gathered), as_bytes(local))
         return gathered
@@ -88,8 +104,7 @@ class Groups:
 class PendingExchange:
     """Messages on their way."""
 
-    works: list[Any]
-    rank: int
+    finish: Callable[[], None]
     # A GPU still reads what is on its way: its memory must not go to something else before `wait`.
     buffers: tuple[Tensor, ...] = ()
 
@@ -99,9 +114,7 @@ class PendingExchange:
         Raises:
             ParallelError: another rank is gone or too late.
         """
-        with reported("exchange", self.rank):
-            for work in self.works:
-                work.wait()
+        self.finish()
 
 
 @contextmanager
@@ -143,7 +156,15 @@ def open_groups(
         groups = Groups(rank, world, target)
         # NCCL wants every rank in the first collective, and an error is best found before loading.
         groups.barrier()
-        yield groups
+        if rendezvous is None or target.type != "cpu":
+            yield groups
+            return
+
+        def agree(flag: bool) -> bool:
+            return bool(groups.all_gather(torch.tensor([flag])).all())
+
+        with open_links(rendezvous, rank, world, timeout, agree) as links:
+            yield replace(groups, links=links)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -154,21 +175,6 @@ def bind_to(interface: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = interface
     # NCCL would take every device whose name begins so.
     os.environ["NCCL_SOCKET_IFNAME"] = f"={interface}"
-
-
-def new_subgroup(ranks_of_all: list[list[int]], rank: int) -> Any:
-    """Make every group of a partition of the world; returns the one that `rank` is in.
-
-    All ranks call this with the same partition, because making a group is collective.
-    """
-    mine = None
-    for ranks in ranks_of_all:
-        group = dist.new_group(ranks)
-        if rank in ranks:
-            mine = group
-    if mine is None:
-        raise ConfigError(f"Rank {rank} is in none of the groups {ranks_of_all}.", rank=rank)
-    return mine
 
 
 def _checked_device(rank: int, world: int, device: torch.device) -> torch.device:
@@ -190,6 +196,11 @@ def _checked_device(rank: int, world: int, device: torch.device) -> torch.device
 def as_bytes(tensor: Tensor) -> Tensor:
     """The memory of a contiguous tensor as bytes: not every back end knows every number format."""
     return tensor.view(-1).view(torch.uint8)
+
+
+def _memory(tensors: Mapping[int, Tensor]) -> dict[int, memoryview]:
+    """The memory of contiguous tensors on the CPU."""
+    return {rank: as_bytes(tensor.detach()).numpy().data for rank, tensor in tensors.items()}
 
 
 @contextmanager

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
 from ..models.attention import AttentionFunction, sdpa
-from .groups import Groups, as_bytes, new_subgroup, reported
+from .groups import Groups
 from .lse_attention import attention_with_lse, merge
 from .plan import block_lengths, places_per_rank, token_range
 
@@ -43,7 +41,6 @@ class SequenceParallel:
         self.ulysses, self.ring = ulysses, ring
         self._attention = attention
         self._block = groups.rank // ulysses
-        self._ulysses_group: Any = _ulysses_group(groups, ulysses, ring)
         self._length = 0
         # The compiler sees one operation that names its shard, and nothing of what happens between ranks.
         self._name = f"{groups.rank}/{groups.world}:{ulysses}x{ring}:{id(self)}"
@@ -93,13 +90,16 @@ class SequenceParallel:
 
     def _swap(self, parts: Tensor) -> Callable[[], Tensor]:
         """Start sending part u of ``[U, ...]`` to ulysses rank u; the call returns what they sent."""
-        received = torch.empty_like(parts)
-        with reported("all_to_all", self.groups.rank):
-            work = dist.all_to_all_single(as_bytes(received), as_bytes(parts), group=self._ulysses_group, async_op=True)
+        received, own = torch.empty_like(parts), self.groups.rank % self.ulysses
+        first = self._block * self.ulysses
+        others = [part for part in range(self.ulysses) if part != own]
+        pending = self.groups.exchange(
+            {first + part: parts[part] for part in others}, {first + part: received[part] for part in others}
+        )
+        received[own] = parts[own]
 
         def finish() -> Tensor:
-            with reported("all_to_all", self.groups.rank):
-                work.wait()
+            pending.wait()
             return received
 
         return finish
@@ -148,14 +148,6 @@ def sequence_attention(query: Tensor, key: Tensor, value: Tensor, shard: str, le
 @sequence_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, shard: str, length: int) -> Tensor:
     return torch.empty_like(query, memory_format=torch.contiguous_format)
-
-
-def _ulysses_group(groups: Groups, ulysses: int, ring: int) -> Any:
-    """The ranks that exchange heads; None (the world) if that is all of them."""
-    if ulysses == 1 or ring == 1:
-        return None
-    blocks = [list(range(block * ulysses, (block + 1) * ulysses)) for block in range(ring)]
-    return new_subgroup(blocks, groups.rank)
 
 
 def _by_head_owner(tensor: Tensor, ulysses: int) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
+from sequence_cases import over_gloo
 from tiny_model import AUDIO_CHANNELS, AUDIO_LAYERS, IMAGE_WIDTH, tiny_modules
 
 from livetalk_core.config import ChunkGeometry, CorrectionConfig, SamplerConfig, StreamConfig
@@ -212,4 +213,5 @@ def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
             found[f"vae-{height}x{width}-{patch}"] = partial(vae, height=height, width=width, patch=patch)
     height, width = PICTURES[world][-1]
     found[f"vae-{height}x{width}-0"] = partial(vae, height=height, width=width, patch=0)
+    found[f"vae-{height}x{width}-1-gloo"] = partial(over_gloo, found[f"vae-{height}x{width}-1"])
     return found

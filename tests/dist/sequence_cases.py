@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,12 @@ def lost_peer(groups: Groups) -> dict[str, str]:
     return {"error": "", "text": ""}
 
 
+def over_gloo(case: Callable[[Groups], dict[str, Any]], groups: Groups) -> dict[str, Any]:
+    """The case as ranks of several hosts run it, who have no sockets of their own between them."""
+    assert groups.links is not None
+    return case(replace(groups, links=None))
+
+
 def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     """All cases of a world."""
     found: dict[str, Callable[[Groups], dict[str, Any]]] = {"compiler": compiler_contract, "signals": signals}
@@ -87,6 +94,7 @@ def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
             for name, dtype in DTYPES.items():
                 key = f"attention-{ulysses}x{ring}-{length}-{name}"
                 found[key] = partial(attention, ulysses=ulysses, ring=ring, length=length, dtype=dtype)
+                found[f"{key}-gloo"] = partial(over_gloo, found[key])
     if world == 2:
         # Last, because nothing works after it.
         found["lost peer"] = lost_peer

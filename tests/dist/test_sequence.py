@@ -18,7 +18,7 @@ FLOAT32_EPSILON = 2.0**-23
 def test_split_attention_is_whole_attention(world: int, name: str) -> None:
     results = run_world(world, "sequence_cases")[name]
     largest = results[0]["largest"]
-    _, degrees, _, dtype = name.split("-")
+    _, degrees, _, dtype, *_ = name.split("-")
     if dtype == "fp32":
         assert worst(results, "difference") <= 2e-6 * largest
         # One rank may be exact to the last bit by luck, as for a single key.
@@ -33,11 +33,11 @@ def test_operation_keeps_the_compilers_contract(world: int) -> None:
     assert all(result["passed"] for result in run_world(world, "sequence_cases")["compiler"])
 
 
-def test_a_lost_peer_is_reported_with_rank_and_operation() -> None:
+def test_a_lost_peer_is_named() -> None:
     left, gone = run_world(2, "sequence_cases")["lost peer"]
     assert gone["error"] == ""
     assert left["error"] == "ParallelError"
-    assert "Rank 0 lost its peers in exchange" in left["text"]
+    assert "Rank 0 lost rank 1" in left["text"]
 
 
 @pytest.mark.parametrize("world", WORLDS)
