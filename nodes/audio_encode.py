@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .core import require_core
-from .host import CATEGORY, AudioType, ModelType, io, temporary_folder
-from .limits import choice_problem, require_no_problem
+from .host import CATEGORY, AudioType, ModelType, checked_inputs, io, temporary_folder
+from .limits import choice_problem, number_problem, require_no_problem, socket_problem
 from .recipes import ModelRecipe
 
 MODES = ["stream", "whole"]
+LISTS = {"mode": MODES}
 
 
 class AudioEncode(io.ComfyNode):
@@ -42,14 +43,20 @@ class AudioEncode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, mode: str | None = None) -> bool | str:
-        """Whether the mode is on its list; None comes through a link. ComfyUI checks range and links."""
-        return (mode is not None and choice_problem({"mode": (mode, MODES)})) or True
+        """Whether the values can be used, and links are links; None comes through one. ComfyUI checks the range."""
+        given = checked_inputs()
+        return (
+            (mode is not None and choice_problem({"mode": mode}, LISTS))
+            or number_problem(given.values("loudness"))
+            or socket_problem(given.values("model", "audio"))
+            or True
+        )
 
     @classmethod
     def execute(cls, model: ModelRecipe, audio: Any, mode: Literal["stream", "whole"], loudness: float) -> Any:
         """The sound, checked, and how it is to be encoded."""
         require_core()
-        require_no_problem(choice_problem({"mode": (mode, MODES)}))
+        require_no_problem(choice_problem({"mode": mode}, LISTS))
         from .planning import plan_audio
 
         return io.NodeOutput(plan_audio(model, audio, loudness, mode, temporary_folder()))

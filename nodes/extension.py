@@ -8,6 +8,7 @@ from typing import Any
 from .core import provide_core
 from .examples import offer_examples
 from .host import ComfyExtension, input_folder, prompt_server, register_model_folder
+from .queued import remember_prompt
 
 logger = logging.getLogger("livetalk")
 
@@ -45,6 +46,7 @@ def load_extension() -> LiveTalkExtension:
             from .routes import add_routes
 
             add_routes(server)
+            server.add_on_prompt_handler(remember_prompt)
     except Exception:
         # The host says only in one line that it went wrong.
         logger.exception("LiveTalk cannot be loaded")

@@ -10,7 +10,10 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 from comfy_api.latest import ComfyExtension, InputImpl, io
+from comfy_execution.utils import get_executing_context
 from PIL import Image
+
+from .queued import QueuedInputs, queued_inputs
 
 __all__ = ["CATEGORY", "AudioType", "ComfyExtension", "HostNode", "InputImpl", "ModelType", "StreamType", "io"]
 
@@ -62,6 +65,12 @@ def prompt_server() -> Any | None:
     from server import PromptServer
 
     return getattr(PromptServer, "instance", None)
+
+
+def checked_inputs() -> QueuedInputs:
+    """The inputs of the node whose check runs."""
+    context = get_executing_context()
+    return queued_inputs(None if context is None else context.node_id)
 
 
 def temporary_folder() -> Path:

@@ -30,23 +30,28 @@ def require_no_problem(problem: str) -> None:
         raise InputError(problem)
 
 
-def socket_problem(sockets: Mapping[str, object]) -> str:
-    """The first socket that was given a value; a link is None before the graph runs."""
-    for name, value in sockets.items():
+def socket_problem(values: Mapping[str, object]) -> str:
+    """The first of these sockets that was given a value: they take links."""
+    for name, value in values.items():
         if value is not None:
             return f"{name} is {_shown(value)}, a value; it takes a link to another node's output."
     return ""
 
 
-def choice_problem(choices: Mapping[str, tuple[str | None, Sequence[str]]]) -> str:
-    """The first value that is not on its list; ComfyUI checks lists for nodes of the older kind only.
-
-    Args:
-        choices: Input name -> (value, list).
-    """
-    for name, (value, known) in choices.items():
+def choice_problem(values: Mapping[str, object], lists: Mapping[str, Sequence[str]]) -> str:
+    """The first value that is not on its list; ComfyUI checks lists for nodes of the older kind only."""
+    for name, value in values.items():
+        known = lists[name]
         if value not in known:
             return f"There is no {name} {_shown(value)}. Choices: {', '.join(known)}."
+    return ""
+
+
+def number_problem(values: Mapping[str, object]) -> str:
+    """The first that is not a number, which ComfyUI's ranges let pass."""
+    for name, value in values.items():
+        if value != value:
+            return f"{name} is {_shown(value)}; it has to be a number."
     return ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .core import require_core
-from .host import CATEGORY, ModelType, io, model_roots, vae_files, vae_path
+from .host import CATEGORY, ModelType, checked_inputs, io, model_roots, vae_files, vae_path
 from .limits import MAX_GPUS, choice_problem, require_no_problem
 from .model_list import file_stamp, find_model_folder, list_models, model_stamp
 from .recipes import ModelRecipe
@@ -15,6 +15,7 @@ DEVICES = ["auto", "cuda", "cpu"]
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 ATTENTIONS = ["auto", "torch", "xfuser"]
 OFFLOADS = ["auto", "none", "encoders"]
+LISTS = {"device": DEVICES, "precision": PRECISIONS, "attention": ATTENTIONS, "offload": OFFLOADS}
 OWN_VAE = "the model's own"
 
 
@@ -71,12 +72,10 @@ class LoadLiveTalkModel(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, model: str | None = None, vae: str | None = None) -> bool | str:
-        """Whether this machine has the files; None comes through a link.
-
-        ComfyUI repeats the answer for every input that is named here: the other lists wait for `execute`.
-        """
-        return (model is not None and _model_problem(model)) or (vae is not None and _vae_problem(vae)) or True
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Whether this machine has the files, and values are on their lists; None comes through a link."""
+        others = checked_inputs().values("vae", *LISTS)
+        return (model is not None and _model_problem(model)) or _choice_problem(others) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, vae: str, **_: Any) -> str:
@@ -98,11 +97,8 @@ class LoadLiveTalkModel(io.ComfyNode):
     ) -> Any:
         """A recipe; InputError for choices that do not go together."""
         require_core()
-        choices = {
-            "device": (device, DEVICES), "precision": (precision, PRECISIONS), "attention": (attention, ATTENTIONS),
-            "offload": (offload, OFFLOADS),
-        }  # fmt: skip
-        require_no_problem(_model_problem(model) or _vae_problem(vae) or choice_problem(choices))
+        choices = {"vae": vae, "device": device, "precision": precision, "attention": attention, "offload": offload}
+        require_no_problem(_model_problem(model) or _choice_problem(choices))
         from .planning import model_defaults
 
         folder = find_model_folder(model, model_roots())
@@ -117,9 +113,9 @@ class LoadLiveTalkModel(io.ComfyNode):
 
 def _model_problem(model: str) -> str:
     roots = model_roots()
-    problem = choice_problem({"model": (model, list_models(roots))})
+    problem = choice_problem({"model": model}, {"model": list_models(roots)})
     return problem and f"{problem} Others are folders in {roots[0]}."
 
 
-def _vae_problem(vae: str) -> str:
-    return choice_problem({"vae": (vae, [OWN_VAE, *vae_files()])})
+def _choice_problem(choices: dict[str, Any]) -> str:
+    return choice_problem(choices, {**LISTS, "vae": [OWN_VAE, *vae_files()]})

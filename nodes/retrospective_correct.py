@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .core import require_core
-from .host import CATEGORY, StreamType, io
-from .limits import ANCHORS, MAX_LOOKBACK, choice_problem, require_no_problem
+from .host import CATEGORY, StreamType, checked_inputs, io
+from .limits import ANCHORS, MAX_LOOKBACK, choice_problem, number_problem, require_no_problem, socket_problem
 from .recipes import StreamRecipe
+
+LISTS = {"anchor": ANCHORS}
 
 
 class RetrospectiveCorrect(io.ComfyNode):
@@ -56,8 +58,14 @@ class RetrospectiveCorrect(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, anchor: str | None = None) -> bool | str:
-        """Whether the anchor is on its list; None comes through a link. ComfyUI checks ranges and links."""
-        return (anchor is not None and choice_problem({"anchor": (anchor, ANCHORS)})) or True
+        """Whether the values can be used, and links are links; None comes through one. ComfyUI checks ranges."""
+        given = checked_inputs()
+        return (
+            (anchor is not None and choice_problem({"anchor": anchor}, LISTS))
+            or number_problem(given.values("color_strength", "drift_threshold", "renoise"))
+            or socket_problem(given.values("stream"))
+            or True
+        )
 
     @classmethod
     def execute(
@@ -71,7 +79,7 @@ class RetrospectiveCorrect(io.ComfyNode):
     ) -> Any:
         """The stream with these settings."""
         require_core()
-        require_no_problem(choice_problem({"anchor": (anchor, ANCHORS)}))
+        require_no_problem(choice_problem({"anchor": anchor}, LISTS))
         from .planning import plan_correction
 
         return io.NodeOutput(

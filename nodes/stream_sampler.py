@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .core import require_core
-from .host import CATEGORY, AudioType, ModelType, StreamType, io
+from .host import CATEGORY, AudioType, ModelType, StreamType, checked_inputs, io
 from .limits import (
     MAX_CHUNK_FRAMES,
     MAX_SECONDS,
@@ -15,8 +15,10 @@ from .limits import (
     MAX_STEPS,
     SIDE_STEP,
     chunk_problem,
+    number_problem,
     prompt_problem,
     size_problem,
+    socket_problem,
 )
 from .recipes import AudioRecipe, ModelRecipe
 
@@ -88,20 +90,18 @@ class StreamChunkSampler(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls,
-        prompt: str | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        chunk_frames: int | None = None,
-        motion_frames: int | None = None,
-    ) -> bool | str:
-        """Whether prompt, sides and chunk lengths can be used; None comes through a link.
-
-        ComfyUI checks the other ranges, and repeats the answer for every input that is named here.
-        """
-        lengths = chunk_frames or 0, motion_frames or 0
-        return prompt_problem(prompt or "") or size_problem(width, height) or chunk_problem(*lengths) or True
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        """Whether the values can be used, and links are links; None comes through one. ComfyUI checks other ranges."""
+        given = checked_inputs()
+        numbers = given.values("width", "height", "chunk_frames", "motion_frames")
+        return (
+            prompt_problem(prompt or "")
+            or size_problem(numbers.get("width"), numbers.get("height"))
+            or chunk_problem(numbers.get("chunk_frames") or 0, numbers.get("motion_frames") or 0)
+            or number_problem(given.values("shift", "max_seconds"))
+            or socket_problem(given.values("model", "audio", "image", "conditioning", "clip_vision_output"))
+            or True
+        )
 
     @classmethod
     def execute(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .core import require_core
-from .host import CATEGORY, HostNode, InputImpl, ModelType, StreamType, io, make_room, temporary_folder
+from .host import (
+    CATEGORY,
+    HostNode,
+    InputImpl,
+    ModelType,
+    StreamType,
+    checked_inputs,
+    io,
+    make_room,
+    temporary_folder,
+)
 from .limits import choice_problem, require_no_problem, socket_problem
 from .recipes import ModelRecipe, StreamRecipe
 
@@ -15,9 +25,9 @@ if TYPE_CHECKING:
     from .sink_view import SinkView
 
 DECODINGS = ["exact", "tiled"]
+SOCKETS = ("stream", "samples", "model")
 MAX_KEPT_FRAMES = 4096
-ABSENT = object()
-"""Stands for an input that the graph does not have."""
+LISTS = {"decoding": DECODINGS}
 
 
 class ParallelVAEDecode(io.ComfyNode):
@@ -71,17 +81,15 @@ class ParallelVAEDecode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls, decoding: str | None = None, stream: Any = ABSENT, samples: Any = ABSENT, model: Any = ABSENT
-    ) -> bool | str:
-        """Whether links are links, and as many as are needed; before the graph runs, None is what comes through one."""
-        given = {"stream": stream, "samples": samples, "model": model}
-        problem = (
-            socket_problem({name: value for name, value in given.items() if value is not ABSENT})
-            or (decoding is not None and choice_problem({"decoding": (decoding, DECODINGS)}))
-            or _links_problem(stream is not ABSENT, samples is not ABSENT, model is not ABSENT)
+    def validate_inputs(cls, decoding: str | None = None) -> bool | str:
+        """Whether links are links, and as many as are needed; None comes through one. ComfyUI checks ranges."""
+        given = checked_inputs()
+        return (
+            socket_problem(given.values(*SOCKETS))
+            or (decoding is not None and choice_problem({"decoding": decoding}, LISTS))
+            or (given.known and _links_problem(*map(given.linked, SOCKETS)))
+            or True
         )
-        return problem or True
 
     @classmethod
     def execute(
@@ -97,7 +105,7 @@ class ParallelVAEDecode(io.ComfyNode):
         """Video, last frames and report; here everything runs."""
         require_core()
         require_no_problem(
-            choice_problem({"decoding": (decoding, DECODINGS)})
+            choice_problem({"decoding": decoding}, LISTS)
             or _links_problem(stream is not None, samples is not None, model is not None)
         )
         node = HostNode(cls.hidden.unique_id, _workflow_id(cls.hidden.extra_pnginfo))

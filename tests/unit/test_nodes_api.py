@@ -33,7 +33,7 @@ KEYWORDS = {
 
 IMPORTS = {
     "comfy.model_management", "comfy.utils", "folder_paths", "server.PromptServer", "comfy_api.latest.ComfyExtension",
-    "comfy_api.latest.InputImpl", "comfy_api.latest.io",
+    "comfy_api.latest.InputImpl", "comfy_api.latest.io", "comfy_execution.utils.get_executing_context",
 }  # fmt: skip
 _HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server"}
 

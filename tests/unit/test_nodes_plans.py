@@ -115,14 +115,15 @@ def test_whole_mode_takes_two_minutes(tmp_path: Path) -> None:
 
 
 def test_choices_are_compared_and_shown_short() -> None:
-    assert limits.choice_problem({"device": ("cuda", ["auto", "cuda"])}) == ""
-    assert limits.choice_problem({"device": (None, ["auto"])})
-    problem = limits.choice_problem({"model": ("../" * 1000, ["embedded"])})
+    assert limits.choice_problem({"device": "cuda"}, {"device": ["auto", "cuda"], "vae": []}) == ""
+    assert limits.choice_problem({"device": None}, {"device": ["auto"]})
+    problem = limits.choice_problem({"model": "../" * 1000}, {"model": ["embedded"]})
     assert problem.endswith("Choices: embedded.") and len(problem) < 200
 
 
 def test_a_link_is_nothing_before_the_graph_runs() -> None:
     assert limits.socket_problem({"model": None}) == ""
+    assert limits.number_problem({"shift": 1.0, "prompt": "a"}) == "" and limits.number_problem({"shift": float("nan")})
     assert "takes a link" in limits.socket_problem({"model": "embedded"})
     assert limits.size_problem(None, 96) == "" and limits.size_problem(None, 100)
     assert limits.range_problem({"shift": (None, 0, 1)}) == ""
