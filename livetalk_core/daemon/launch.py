@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import DaemonUnavailableError, DeadlineError
+from ..errors import ConfigError, DaemonUnavailableError, DeadlineError
 from .calls import POLL_SECONDS, Deadline, Poll
 from .daemon_config import DaemonConfig, SupervisorConfig
 from .process_group import module_environment
@@ -42,6 +42,8 @@ from .wire import last_words, redact
 
 START_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
+RANKS_PER_CORE = 4
+"""More would not be ready in time: each imports the model libraries."""
 _KILL_SECONDS = 10.0
 
 
@@ -51,10 +53,12 @@ def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.s
     `poll` is called while this waits; what it raises ends it.
 
     Raises:
+        ConfigError: more ranks than this machine can run.
         AccessError: the folder for sockets is not private.
         DaemonUnavailableError: the daemon cannot be started.
         DeadlineError: it does not come up in time.
     """
+    _require_cores(config)
     base = base_directory(config.runtime_root)
     try:
         with start_lock(base, START_SECONDS + CONNECT_SECONDS, poll):
@@ -65,6 +69,16 @@ def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.s
             return sock
     except OSError as error:
         raise cannot_start(error, base) from error
+
+
+def _require_cores(config: DaemonConfig) -> None:
+    ranks = config.world_size if config.hosts is None else config.hosts.ranks_per_node
+    cores = len(os.sched_getaffinity(0))
+    if ranks > RANKS_PER_CORE * cores:
+        raise ConfigError(
+            f"{ranks} ranks are more than the {cores} processor core(s) of this machine can keep going.",
+            f"Start at most {RANKS_PER_CORE * cores}, {RANKS_PER_CORE} on a core.", setting="world_size",
+        )  # fmt: skip
 
 
 def join(base: Path, key: str) -> socket.socket | None:

@@ -89,3 +89,12 @@ def test_unknown_name_is_refused_with_the_known_ones(root: Path) -> None:
         (daemon,) = running_daemons()
         outcome = livetalk("daemon", "stop", "zzz")
         assert outcome.code == 2 and "no daemon 'zzz'" in outcome.stderr and daemon.name in outcome.stderr
+
+
+def test_more_ranks_than_the_cores_can_keep_going_are_refused_before_any_starts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    outcome = livetalk("daemon", "start", "--world-size", 5)
+    assert outcome.code == 2 and "5 ranks are more than the 1 processor core(s)" in outcome.stderr
+    assert "Start at most 4" in outcome.stderr and not list(root.iterdir())
