@@ -123,7 +123,7 @@ def step(
         if rendered.before is not None and state.border is not None:
             shown = fade_border(rendered.video, rendered.before, state.border.to(rendered.video.device), fade)
             rendered = replace(rendered, video=shown)
-        frames = to_uint8(rendered.video[:, :, : heard.frames], target)
+        frames = to_frames(rendered.video[:, :, : heard.frames], target)
     after, stats = _look_back(constants, heard.state, rendered, heard.windows, timer, trace, report)
     stats["peak_latent"] = rendered.peak
     chunk = Chunk(span.index, span.first_frame, frames, timer.seconds, stats)
@@ -175,7 +175,7 @@ def to_255(video: Tensor) -> Tensor:
     return ((video[0].float() + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0) * 255
 
 
-def to_uint8(video: Tensor, target: FrameTarget | None = None) -> NDArray[np.uint8]:
+def to_frames(video: Tensor, target: FrameTarget | None = None) -> NDArray[np.uint8]:
     """Video [1,3,F,H,W] in [-1,1] -> uint8 frames [F,H,W,3], rounded (the published code truncates).
 
     Args:

@@ -14,7 +14,7 @@ from tiny_bundle import GEOMETRY, SLICE, frames_of, picture, speech, stream_conf
 
 from livetalk_core import telemetry
 from livetalk_core.engine import Engine, StreamState, constants, generate, step
-from livetalk_core.engine.step import STAGES, to_uint8
+from livetalk_core.engine.step import STAGES, to_frames
 from livetalk_core.errors import StateError
 
 pytestmark = pytest.mark.unit
@@ -183,7 +183,7 @@ def test_given_text_and_image_features_take_the_place_of_the_encoders(engine: En
 
 def test_values_are_rounded_not_truncated() -> None:
     video = torch.tensor([-1.0, -0.9999, 1 / 255, 0.9999, 1.0, 1.5]).view(1, 1, 1, 1, 6).expand(1, 3, 1, 1, 6)
-    assert to_uint8(video)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
+    assert to_frames(video)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
 
 
 def test_half_precision_runs_and_resembles_full_precision() -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...config import ChunkGeometry
-from ...engine.step import to_uint8
+from ...engine.step import to_frames
 from ...errors import CheckpointError
 from ...models.vae import WanVideoVAE
 from ..embedded.audio_model import load_reader, read_mouth
@@ -30,7 +30,7 @@ def vae_round_trip(vae: WanVideoVAE, frames: Frames, geometry: ChunkGeometry) ->
     for start in starts:
         chunk = torch.from_numpy(padded[start : start + geometry.frames]).to(vae.device)
         video = (chunk.permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0).to(vae.dtype)
-        parts.append(to_uint8(vae.decode(vae.encode(video))[:, :, lead:]))
+        parts.append(to_frames(vae.decode(vae.encode(video))[:, :, lead:]))
     return np.concatenate(parts)[: len(frames)]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...engine.step import to_uint8
+from ...engine.step import to_frames
 from ...media import VideoWriter, make_folder
 from ...retrospective import color_reference, match_color
 from ..data.batches import Batch, join_clips
@@ -52,7 +52,7 @@ class SampleVideos:
 
     def _write(self, path: Path, video: Tensor, clip_chunks: int) -> None:
         geometry = self.data.geometry
-        frames = to_uint8(video)
+        frames = to_frames(video)
         # The sound of a clip's new frames is the end of its samples.
         sound = self.data.samples(0).numpy()[-clip_chunks * geometry.slice_samples :]
         with VideoWriter(path, frames.shape[2], frames.shape[1], geometry.fps, geometry.sample_rate) as writer:
