@@ -20,7 +20,7 @@ _WATCH = """() => {
 }"""
 _SPEAKS = """() => {
   const video = document.querySelector(".livetalk-video");
-  return made >= 4 && video.readyState >= HTMLMediaElement.HAVE_FUTURE_DATA && video.currentTime > 3.1;
+  return made >= 4 && video.readyState >= HTMLMediaElement.HAVE_FUTURE_DATA && video.currentTime > 2.7;
 }"""
 _QUALITY = 88
 
