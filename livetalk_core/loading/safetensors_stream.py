@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class WeightSet:
         """Verify the headers of all files; a tensor must not be in two of them.
 
         Raises:
-            CheckpointError: any damaged file or a tensor found twice.
+            CheckpointError: any damaged file, a tensor found twice, or 8-bit floats whose scales are of no known kind.
         """
         owner: dict[str, WeightFile] = {}
         files = tuple(read_header(path) for path in paths)
@@ -52,7 +53,9 @@ class WeightSet:
                         key=key,
                     )
                 owner[key] = file
-        return cls(files, source or paths[0], owner)
+        found = cls(files, source or paths[0], owner)
+        found._require_known_scales()
+        return found
 
     def __contains__(self, key: object) -> bool:
         return key in self._owner
@@ -79,8 +82,23 @@ class WeightSet:
         weight = f"{stem}.weight"
         return weight in self and self.entry(weight).dtype in _FP8
 
+    def _require_known_scales(self) -> None:
+        for key in filter(self._scales_a_weight, self):
+            shape, weight = self.entry(key).shape, self.entry(f"{key.removesuffix(_SCALE_SUFFIX)}.weight").shape
+            rows = weight[:1] or (1,)
+            if math.prod(shape) != 1 and tuple(shape) not in (tuple(rows), (*rows, *(1,) * (len(weight) - 1))):
+                raise checkpoint_error(
+                    self.path_of(key),
+                    f"has scales {key!r} of shape {list(shape)} for a weight of shape {list(weight)}",
+                    "One scale, or one per row, can be used; choose a file without block-wise scales.",
+                    key=key,
+                )
+
+    def _scales_a_weight(self, key: str) -> bool:
+        return key.endswith(_SCALE_SUFFIX) and self.is_scale(key)
+
     def stream(self, keys: Iterable[str], device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
-        """Read tensors file by file in file order; at most one file is mapped at a time.
+        """Read tensors file by file in file order; at most one file is mapped at a time, and one more for its scale.
 
         The tensors may share the mapped file's memory: copy what outlives the iteration. Weights stored as
         8-bit floats with a scale (`<layer>.scale_weight`) come back as float32, scale applied.
@@ -103,10 +121,15 @@ class WeightSet:
     def _read(self, handle: Any, file: WeightFile, name: str) -> torch.Tensor:
         tensor: torch.Tensor = handle.get_tensor(name)
         scale_name = name.removesuffix(".weight") + _SCALE_SUFFIX
-        if tensor.dtype not in _FP8 or scale_name not in file.entries:
+        if tensor.dtype not in _FP8 or scale_name not in self:
             return tensor
-        scale: torch.Tensor = handle.get_tensor(scale_name).float()
-        return tensor.float() * (scale if scale.numel() == 1 else scale.reshape(-1, *(1,) * (tensor.ndim - 1)))
+        scale: torch.Tensor
+        if scale_name in file.entries:
+            scale = handle.get_tensor(scale_name).float()
+        else:  # the border between two shards may lie between them
+            with safe_open(str(self.path_of(scale_name)), framework="pt", device=str(tensor.device)) as other:
+                scale = other.get_tensor(scale_name).float().clone()
+        return tensor.float() * scale.reshape(-1, *(1,) * (tensor.ndim - 1) if scale.numel() > 1 else ())
 
     def fingerprint(self) -> str:
         """sha256 over headers, sizes and a sample of the weights: cheap for tens of gigabytes."""

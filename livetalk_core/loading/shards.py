@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .model_files import checkpoint_error, read_json
+
+_NUMBERS = re.compile(r"-([0-9]+)-of-([0-9]+)$")
 
 
 def find_shards(folder: Path, stem: str) -> list[Path]:
@@ -67,8 +70,9 @@ def _require_listed(index: Path, table: Mapping[str, str], paths: Sequence[Path]
 
 
 def _require_complete(folder: Path, shards: Sequence[Path]) -> None:
-    totals = {path.stem.rpartition("-of-")[2] for path in shards}
-    if len(totals) != 1 or int(next(iter(totals))) != len(shards):
+    parts = [_NUMBERS.search(path.stem) for path in shards]
+    numbers = sorted((int(part[2]), int(part[1])) for part in parts if part)
+    if numbers != [(len(shards), number + 1) for number in range(len(shards))]:
         raise checkpoint_error(
             folder,
             f"holds an incomplete set of shards ({', '.join(path.name for path in shards[:5])})",

@@ -164,11 +164,15 @@ def open_links(
         if not agree(listener is not None) or listener is None:
             yield None
             return
+        listener.settimeout(timeout)
         try:
             peers = {low: stack.enter_context(_connect(_beside(place, low), rank, timeout)) for low in range(rank)}
             for _ in range(rank + 1, world):
-                peer, number = _accept(listener, timeout)
-                peers[number] = stack.enter_context(peer)
+                peer = stack.enter_context(listener.accept()[0])
+                number = _number_of(peer, timeout)
+                if not rank < number < world or number in peers:
+                    raise ConnectionError(f"one came as rank {number}")
+                peers[number] = peer
         except OSError as error:
             raise ParallelError(
                 f"Rank {rank} could not meet the others ({error}).", "See the logs of all ranks.", rank=rank
@@ -207,9 +211,10 @@ def _connect(path: Path, rank: int, timeout: float) -> socket.socket:
     return peer
 
 
-def _accept(listener: socket.socket, timeout: float) -> tuple[socket.socket, int]:
-    listener.settimeout(timeout)
-    peer, _ = listener.accept()
+def _number_of(peer: socket.socket, timeout: float) -> int:
+    """The rank at the other end, which says so first."""
     peer.settimeout(timeout)
     number = peer.recv(4, socket.MSG_WAITALL)
-    return peer, int.from_bytes(number, "big")
+    if len(number) != 4:
+        raise ConnectionResetError("one left before it said which it was")
+    return int.from_bytes(number, "big")

@@ -16,6 +16,8 @@ from torch import nn
 from livetalk_core.config import ChunkGeometry, Offload
 from livetalk_core.errors import CheckpointError, ConfigError, OutputError
 from livetalk_core.loading import Replacements, load_model, placement, safetensors_stream, save_model
+from livetalk_core.loading.safetensors_stream import WeightSet
+from livetalk_core.loading.shards import find_shards
 from livetalk_core.models.bundle import ModelBundle, ModelDefaults
 from livetalk_core.models.encoders import encode_text
 from livetalk_core.models.library_names import stored_name
@@ -178,6 +180,28 @@ def test_scaled_8_bit_text_encoder_is_restored(published: tuple[Path, dict[str, 
     loaded = load_model(folder, "cpu", "fp32", replacements=chosen).text_encoder.state_dict()
     for name, value in saved["text_encoder"].state_dict().items():
         assert (loaded[name] - value.float()).abs().max() <= 0.04 * value.float().abs().max(), name
+
+
+def test_scale_in_another_file_counts_and_one_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    weight = torch.ones(4, 4).to(torch.float8_e4m3fn)
+    save_file({"a.weight": weight}, tmp_path / "1.safetensors")
+    for scale in (torch.tensor(0.5), torch.full((4,), 0.5), torch.full((4, 1), 0.5)):
+        save_file({"a.scale_weight": scale}, tmp_path / "2.safetensors")
+        apart = WeightSet.open([tmp_path / "1.safetensors", tmp_path / "2.safetensors"])
+        ((_, read),) = apart.stream(["a.weight"], torch.device("cpu"))
+        assert torch.equal(read, torch.full((4, 4), 0.5))
+    for shape in ((2,), (2, 2), (1, 4)):
+        save_file({"a.weight": weight, "a.scale_weight": torch.ones(shape)}, tmp_path / "3.safetensors")
+        with pytest.raises(CheckpointError, match=r"3\.safetensors.*of shape .* for a weight of shape \[4, 4\]"):
+            WeightSet.open([tmp_path / "3.safetensors"])
+
+
+@pytest.mark.parametrize("names", [["m-00001-of-00001 (1)"], ["m-00001-of-00002", "m-1-of-00002"]])
+def test_shards_that_are_not_all_of_their_numbers_are_refused(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match="incomplete set of shards"):
+        find_shards(tmp_path, "m")
 
 
 def test_revision_changes_with_any_weight_and_any_setting(tmp_path: Path, tiny_model_folder: Path) -> None:

@@ -150,6 +150,24 @@ def test_where_a_socket_cannot_stand_all_ranks_do_without(folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("said", [b"", (0).to_bytes(4, "big"), (7).to_bytes(4, "big")])
+def test_whoever_does_not_say_which_of_the_others_it_is_is_not_taken_for_one(folder: Path, said: bytes) -> None:
+    """A rank that died as it connected, and numbers that cannot be."""
+
+    def come(flag: bool) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+            stranger.connect(str(folder / "rendezvous.0"))
+            stranger.sendall(said)
+        return flag
+
+    with (
+        pytest.raises(ParallelError, match="Rank 0 could not meet the others"),
+        open_links(folder / "rendezvous", 0, 2, 1.0, come),
+    ):
+        pass
+    assert not list(folder.iterdir())
+
+
 def test_a_rank_that_does_not_come_is_said_and_no_socket_stays(folder: Path) -> None:
     """All have listened, but rank 0 has ended before rank 1 connects."""
     with (
