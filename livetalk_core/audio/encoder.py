@@ -38,7 +38,7 @@ class AudioEncoder:
         return self._features(torch.from_numpy(loud).unsqueeze(0), frames)[0]
 
     def encode_clip(self, samples: NDArray[np.float32], frames: int) -> Tensor:
-        """Features [frames, layers, channels] of a whole clip, silence added (never cut off) up to `frames`.
+        """Features [frames, layers, channels] of a whole clip: silence added up to `frames`, the rest cut off.
 
         Loudness is measured on the sound alone, so that the added silence does not change it.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -156,7 +157,10 @@ def leftover_recordings(folder: str | os.PathLike[str]) -> list[Path]:
     """
     if fcntl is None or not os.path.isdir(folder):
         return []
-    found = sorted(path for path in Path(folder).iterdir() if _RECORDING.fullmatch(path.name))
+    try:
+        found = sorted(path for path in Path(folder).iterdir() if _RECORDING.fullmatch(path.name))
+    except OSError:  # one may write there, but not look
+        return []
     return [path for path in found if _is_abandoned(path)]
 
 
@@ -167,8 +171,11 @@ def _is_abandoned(path: Path) -> bool:
     except OSError:
         return False
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False  # its owner locks it before the first byte, and must not be kept from that
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.fstat(descriptor).st_size > 0
+        return os.fstat(descriptor).st_nlink > 0
     except OSError:
         return False
     finally:
@@ -208,7 +215,9 @@ class AtomicFile:
             os.replace(self.temporary, self.path)
             self._open = False
             if os.name == "posix":
-                _sync(self.path.parent)
+                # The file is there: a folder that cannot be synced, or not be read, takes nothing from it.
+                with contextlib.suppress(OSError):
+                    _sync(self.path.parent)
         except OSError as error:
             self.discard()
             raise output_error(self._shown, error) from error
@@ -218,8 +227,11 @@ class AtomicFile:
         """Remove the temporary file; the final name is left as it was."""
         if self._open:
             self._open = False
-            self._unlock()
-            self.temporary.unlink(missing_ok=True)
+            # Locked until it is gone: nobody is to take it for one that was left behind.
+            try:
+                self.temporary.unlink(missing_ok=True)
+            finally:
+                self._unlock()
 
     def _unlock(self) -> None:
         if self._lock is not None:

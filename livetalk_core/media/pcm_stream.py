@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import select
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -69,7 +70,10 @@ def _read_some(source: BinaryIO) -> bytes:
     """What is there now (waits for at least one byte); empty at the end."""
     if isinstance(source, io.BufferedReader | io.BytesIO):
         return source.read1(_BLOCK_BYTES)
-    return source.read(_BLOCK_BYTES)
+    # None: somebody has made the pipe one that does not wait.
+    while (data := source.read(_BLOCK_BYTES)) is None:
+        select.select([source], [], [])
+    return data
 
 
 def _to_float(data: bytes) -> Samples:

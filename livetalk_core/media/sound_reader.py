@@ -173,6 +173,9 @@ def array_sound(
         from_rate: The rate of `samples`; the same if not given.
         max_seconds: Stop after this much.
         name: What to call it in messages.
+
+    Raises:
+        AudioError: from the reader: whole numbers, or several channels.
     """
     rate = from_rate or sample_rate
     hint: float | None = None
@@ -182,8 +185,16 @@ def array_sound(
         parts = (samples[start : start + _ARRAY_BLOCK] for start in range(0, len(samples), _ARRAY_BLOCK))
     else:
         parts = samples
-    blocks = ((np.asarray(part, np.float32).reshape(-1), rate) for part in parts)
+    blocks = ((_one_channel(part, name), rate) for part in parts)
     return SoundReader(blocks, sample_rate, name, hint, max_seconds)
+
+
+def _one_channel(part: Samples, name: str) -> Samples:
+    values = np.asarray(part)
+    if values.ndim != 1 or values.dtype.kind != "f":
+        what = f"{name} is an array of {values.dtype} of shape {list(values.shape)}."
+        raise AudioError(what, "Give one channel of floats in [-1, 1].", file=name)
+    return values.astype(np.float32, copy=False)
 
 
 def open_sound(

@@ -149,6 +149,11 @@ class VideoWriter:
         self.close()
         return True
 
+    @property
+    def intact(self) -> bool:
+        """Whether there are frames that can still be kept."""
+        return self._open and self.frames_written > 0
+
     def discard(self) -> None:
         """Drop everything; a file that had the final name before is left as it was."""
         if not self._open:
@@ -190,7 +195,7 @@ class VideoWriter:
     def _commit_rewritten(self) -> None:
         """Make an ordinary MP4 of the recording; where there is no room for both, the recording is the result."""
         try:
-            with AtomicFile(self._shown) as result:
+            with AtomicFile(self._file.path) as result:
                 rewrite_mp4(self._file.temporary, result.temporary)
         except (av.FFmpegError, OSError, OutputError) as error:
             if _number(error) not in _NO_ROOM:

@@ -67,7 +67,10 @@ def _check_outputs(request: VideoRequest) -> None:
     """
     target = check_output(request.output)
     for recording in leftover_recordings(target.parent):
-        size = recording.stat().st_size / 1e6
+        try:
+            size = recording.stat().st_size / 1e6
+        except OSError:  # finished meanwhile
+            continue
         logger.warning("%s is left of a run that was killed: %.1f MB that play. Keep or delete it.", recording, size)
     for path in (request.report, request.state):
         if path is not None:

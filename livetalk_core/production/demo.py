@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import ChunkGeometry
 from ..errors import OutputError
 from ..lip_sync import mouth_opening
 from ..media import ContactSheet, contact_sheet, loudness_envelope, make_folder, mouth_plot, write_atomic
@@ -72,7 +73,8 @@ class Exhibits(Observer):
 
     def __init__(self, listener: Observer | None = None) -> None:
         self._listener = listener or Observer()
-        self._sheet = ContactSheet(_ROWS, _COLUMNS)
+        self._geometry = ChunkGeometry()
+        self._sheet = ContactSheet(_ROWS, _COLUMNS, self._geometry.fps)
         self._opening: list[NDArray[np.float32]] = []
         self._samples: list[NDArray[np.float32]] = []
 
@@ -86,7 +88,8 @@ class Exhibits(Observer):
             raise OutputError("Interrupted before the first frame: there is nothing to show.", "Run it again.")
         sheet = contact_sheet(self._sheet.frames(), folder / "contact_sheet.png", _COLUMNS, _title(report))
         opening = np.concatenate(self._opening)
-        loudness = loudness_envelope(np.concatenate(self._samples))[: len(opening)]
+        rate, fps = self._geometry.sample_rate, self._geometry.fps
+        loudness = loudness_envelope(np.concatenate(self._samples), rate, fps)[: len(opening)]
         times = np.arange(len(opening)) / report.fps
         plot = folder / "mouth.png"
         correlation, lag = mouth_plot(times, opening, loudness, plot)
@@ -106,6 +109,8 @@ class Exhibits(Observer):
 
     def checked(self, job: Job) -> None:
         """See `Observer`."""
+        self._geometry = job.config.geometry
+        self._sheet = ContactSheet(_ROWS, _COLUMNS, self._geometry.fps)
         self._listener.checked(job)
 
     def loaded(self, model: ModelFacts) -> None:

@@ -77,6 +77,12 @@ class Film:
         if self.job.request.report is not None:
             write_atomic(self.job.request.report, self.report.to_json())
 
+    @property
+    def continues(self) -> bool:
+        """Whether there is a state, and the video that it continues can still be kept."""
+        kept = self._writer is not None and self._writer.intact
+        return kept and self.job.request.state is not None and bool(self.report.chunks)
+
     def discard(self) -> None:
         """Leave no video."""
         if self._writer is not None:

@@ -122,4 +122,6 @@ class Report(msgspec.Struct, kw_only=True):
 
     def to_json(self) -> str:
         """The report as JSON text."""
-        return json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.plain(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        # Names of files that are no UTF-8 hold lone surrogates.
+        return text.encode("utf-8", "backslashreplace").decode()

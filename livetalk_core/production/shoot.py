@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
-from ..errors import LiveTalkError, OutputError, StateError
+from ..errors import LiveTalkError, StateError
 from .backend import Backend, Stopped, Watch
 from .facts import ModelFacts
 from .film import Film
@@ -41,14 +41,15 @@ def _fill(job: Job, backend: Backend, film: Film, watch: Watch, interrupts: Inte
     except (KeyboardInterrupt, Stopped):
         interrupts.settle()
         film.finish("interrupted", interrupts.received)
-    except LiveTalkError as error:
-        if job.request.state is None or isinstance(error, OutputError) or not film.report.chunks:
+    except Exception as error:
+        if not film.continues:
             film.discard()
             raise
         interrupts.settle()
         film.finish("failed")
-        made = f"The first {film.report.video_seconds:.2f} s are in {job.request.output}"
-        error.hint = f"{error.hint} {made}; continue with --resume {job.request.state}.".strip()
+        if isinstance(error, LiveTalkError):
+            made = f"The first {film.report.video_seconds:.2f} s are in {job.request.output}"
+            error.hint = f"{error.hint} {made}; continue with --resume {job.request.state}.".strip()
         raise
     except BaseException:
         film.discard()

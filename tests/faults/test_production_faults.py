@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from fakes.faults import Fault, at_start, fail_at
 
 from livetalk_core.chunking import total_frames
 from livetalk_core.daemon.client import Client
-from livetalk_core.errors import AudioError, CheckpointError, WorkerFailedError
+from livetalk_core.errors import AudioError, CheckpointError, OutputError, WorkerFailedError
 from livetalk_core.media import frame_digest, open_sound, probe_video
 from livetalk_core.production import Observer, Recording, Report, Stopped, VideoRequest, make_backend, produce
 from livetalk_core.production import daemon_config as daemon_config_of
@@ -200,6 +201,31 @@ def test_bad_sound_ends_it_after_the_chunks_before(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="not a number"):
         produce(request(tmp_path, samples), made)
     assert len(made.frames) in (1, 2) and not (tmp_path / "out.mkv").exists()
+    assert_all_gone(tmp_path / "run")
+
+
+@pytest.mark.parametrize("fault", ["state cannot be written", "a program's own error"])
+def test_whatever_ends_it_what_a_state_continues_stays(tmp_path: Path, fault: str) -> None:
+    folder = tmp_path / "states"
+    folder.mkdir()
+
+    class Breaker(Notes):
+        def chunk(self, record: Any, frames: np.ndarray, samples: np.ndarray) -> None:
+            super().chunk(record, frames, samples)
+            if len(self.frames) == 2 and fault.startswith("state"):
+                shutil.rmtree(folder)
+            elif len(self.frames) == 2:
+                raise RuntimeError(fault)
+
+    wanted = request(tmp_path, sound(5).clip(-1, 1), state=folder / "s.state", report=tmp_path / "r.json")
+    with pytest.raises(OutputError if fault.startswith("state") else RuntimeError) as caught:
+        produce(wanted, Breaker())
+    assert probe_video(tmp_path / "out.mkv").frames == (84 if fault.startswith("state") else 56)
+    assert '"status": "failed"' in (tmp_path / "r.json").read_text()
+    if fault.startswith("state"):
+        assert "The first 2.24 s are in" in caught.value.hint  # type: ignore[union-attr]
+    else:
+        assert b'"chunk": 2' in (folder / "s.state").read_bytes()
     assert_all_gone(tmp_path / "run")
 
 

@@ -250,6 +250,32 @@ def test_a_recording_in_progress_is_no_leftover(tmp_path: Path) -> None:
     assert leftover_recordings(tmp_path / "none") == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="locks are told apart by another process only elsewhere")
+def test_recording_that_is_dropped_is_never_taken_for_one_that_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither before its end nor by a program that looks just then; nor does a folder that shows nothing matter."""
+    seen: list[object] = []
+    unlink = Path.unlink
+
+    def look(path: Path, missing_ok: bool = False) -> None:
+        seen.append(leftover_recordings(tmp_path))
+        unlink(path, missing_ok=missing_ok)
+        seen.append(leftover_recordings(tmp_path))
+
+    writer = VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, FPS)
+    writer.write(*flashes())
+    monkeypatch.setattr(Path, "unlink", look)
+    writer.discard()
+    assert seen == [[], []]
+
+    def closed(path: Path) -> Iterator[Path]:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert leftover_recordings(tmp_path) == []
+
+
 def test_without_room_for_rewriting_the_recording_is_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

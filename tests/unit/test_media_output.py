@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,28 @@ def test_interruption_before_the_first_frame_leaves_nothing(tmp_path: Path) -> N
     writer = VideoWriter(tmp_path / "a.mp4", 64, 48, FPS)
     assert not writer.finish_partial()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced elsewhere")
+def test_folder_that_cannot_be_synced_or_is_left_takes_nothing_from_a_finished_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems answer so; no local one can be made to."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("a.mp4", 64, 48, FPS) as writer:
+        writer.write(moving(3))
+        monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(list(read_video(tmp_path / "a.mp4"))) == 3
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 def test_errors_leave_the_old_file_as_it_was(tmp_path: Path) -> None:

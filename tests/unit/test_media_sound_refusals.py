@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,6 +30,31 @@ def test_nan_is_named_with_its_time(tmp_path: Path) -> None:
         read_all(open_sound(write_float_wav(tmp_path / "nan.wav", samples)))
     with pytest.raises(AudioError, match=r"inf"):
         read_all(array_sound(np.array([0.0, np.inf], np.float32)))
+
+
+@pytest.mark.parametrize("samples", [np.zeros(9, np.int16), np.zeros((9, 2), np.float32)])
+def test_arrays_that_are_no_sound_of_one_channel_are_refused(samples: np.ndarray) -> None:
+    """As whole numbers they would be far too loud, as two channels twice as long."""
+    with pytest.raises(AudioError, match=r"array of (int16 of shape \[9\]|float32 of shape \[9, 2\])"):
+        read_all(array_sound(samples))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes always wait there")
+def test_pipe_that_does_not_wait_is_waited_for() -> None:
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+
+    def feed() -> None:
+        for _ in range(2):
+            time.sleep(0.1)
+            os.write(into, bytes(200))
+        os.close(into)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with open(out, "rb", buffering=0) as pipe:
+        assert len(read_all(open_sound("-", stdin=pipe))) == 200
+    feeder.join()
 
 
 def test_damage_in_the_middle_keeps_the_beginning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

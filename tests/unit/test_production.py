@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from livetalk_core.production import (
     make_backend,
     produce,
 )
+from livetalk_core.production.demo import Exhibits
 
 pytestmark = pytest.mark.unit
 RATE = 16_000
@@ -136,6 +138,21 @@ def test_daemon_is_shared_by_whoever_asks_for_the_same(
     before = key(model=str(copy))
     os.utime(copy / "livetalk.json", (1, 1))
     assert key(model=str(copy)) != before, "its files were replaced"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf8_are_in_the_report(request_: VideoRequest, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"m\xfc.mkv")
+    produce(replace(request_, output=out, report=tmp_path / "r.json"))
+    assert out.is_file() and "m\\udcfc.mkv" in (tmp_path / "r.json").read_text("utf-8")
+
+
+def test_demonstration_keeps_the_models_time(request_: VideoRequest, tmp_path: Path) -> None:
+    geometry = ChunkGeometry(frames=9, motion_frames=5, fps=50, window_seconds=1)
+    exhibits = Exhibits()
+    report = produce(replace(request_, geometry=geometry), exhibits)
+    made = exhibits.leave(tmp_path, report)
+    assert report.fps == 50 and made.sheet.is_file() and made.plot.is_file()
 
 
 def test_kept_backend_loads_once(request_: VideoRequest) -> None:
