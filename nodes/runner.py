@@ -131,6 +131,7 @@ class _Thread(threading.Thread, Generic[T]):
         return True
 
     def run(self) -> None:
+        """See `threading.Thread`: do the work, and keep its result or its error."""
         try:
             self.result.append(self._work(self.reins))
         except BaseException as error:

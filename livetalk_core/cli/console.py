@@ -146,6 +146,7 @@ class _NoteHandler(logging.Handler):
     """Shows warnings of the core as short notes on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
         from rich.text import Text
 
         event = getattr(record, "event", None)

@@ -21,7 +21,7 @@ from ..errors import ConfigError, DaemonUnavailableError, DeadlineError
 from .calls import POLL_SECONDS, Deadline, Poll
 from .daemon_config import DaemonConfig, SupervisorConfig
 from .process_group import module_environment
-from .processes import Rung, is_same_process, signal_same
+from .processes import Rung, is_same_process, signal_same, usable_cores
 from .runtime_dir import (
     Endpoint,
     base_directory,
@@ -58,8 +58,8 @@ def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.s
         DaemonUnavailableError: the daemon cannot be started.
         DeadlineError: it does not come up in time.
     """
-    _require_cores(config)
     base = base_directory(config.runtime_root)
+    _require_cores(config, base)
     try:
         with start_lock(base, START_SECONDS + CONNECT_SECONDS, poll):
             sweep(base)
@@ -71,10 +71,11 @@ def connect_or_start(config: DaemonConfig, poll: Poll | None = None) -> socket.s
         raise cannot_start(error, base) from error
 
 
-def _require_cores(config: DaemonConfig) -> None:
+def _require_cores(config: DaemonConfig, base: Path) -> None:
+    """What runs already may be joined from fewer cores."""
     ranks = config.world_size if config.hosts is None else config.hosts.ranks_per_node
-    cores = len(os.sched_getaffinity(0))
-    if ranks > RANKS_PER_CORE * cores:
+    cores = usable_cores()
+    if ranks > RANKS_PER_CORE * cores and config.key() not in {endpoint.key for _, endpoint in living(base)}:
         raise ConfigError(
             f"{ranks} ranks are more than the {cores} processor core(s) of this machine can keep going.",
             f"Start at most {RANKS_PER_CORE * cores}, {RANKS_PER_CORE} on a core.", setting="world_size",

@@ -1,4 +1,4 @@
-"""Which process a number means, and how one is ended: asked, told, killed."""
+"""Which process a number means, how one is ended (asked, told, killed), and what this one may run on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import subprocess
 from typing import Literal
 
 Rung = Literal["", "message", "sigterm", "sigkill"]
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def started_at(pid: int) -> int:

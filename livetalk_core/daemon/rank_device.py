@@ -11,6 +11,7 @@ import torch
 
 from ..errors import DeviceError, OutOfMemoryError
 from ..loading.placement import available_devices, memory_of
+from .processes import usable_cores
 
 _ASKED_FOR = (re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)"), re.compile(r"allocate (\d+) (bytes)"))
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -83,7 +84,7 @@ def set_threads(threads: int | None, world: int) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     elif world > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+        torch.set_num_threads(max(1, usable_cores() // world))
 
 
 def _asked_for(text: str) -> int | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import psutil
 
+from ..daemon.processes import usable_cores
 from ..errors import ConfigError, LiveTalkError
 from ..parallel.cost import UTILISATION
 from ..parallel.gpus import find_gpu
-from .environment import graphics_cards, load_average, usable_cores
+from .environment import graphics_cards, load_average
 
 WORKING_GB = 64
 """Memory of one device for the published model in bf16: weights of 51 GB (transformer 37.8, text encoder 11.4, the

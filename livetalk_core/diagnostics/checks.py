@@ -14,8 +14,9 @@ from typing import Final, Literal
 
 import psutil
 
+from ..daemon.processes import usable_cores
 from ..errors import LiveTalkError
-from .environment import cpu_name, graphics_cards, library_version, usable_cores
+from .environment import cpu_name, graphics_cards, library_version
 
 Status = Literal["ok", "note", "problem"]
 _GIB = 2**30

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from .. import __version__
+from ..daemon.processes import usable_cores
 
 LIBRARIES = (
     "torch", "diffusers", "transformers", "safetensors", "numpy", "scipy", "av", "pillow", "pyloudnorm", "msgspec",
@@ -35,11 +36,6 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> float | None:

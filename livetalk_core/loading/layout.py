@@ -221,6 +221,7 @@ class _Search:
         return self.existing(path)
 
     def audio(self, candidates: Sequence[Path]) -> ComponentFiles:
+        """The audio encoder's weights in the first of these folders that is there."""
         folder = next((folder for folder in candidates if folder.is_dir()), candidates[0])
         stems = ("model", TRANSFORMER_STEM)
         weights = next((found for stem in stems if folder.is_dir() and (found := find_shards(folder, stem))), [])

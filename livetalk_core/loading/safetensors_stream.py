@@ -85,8 +85,8 @@ class WeightSet:
     def _require_known_scales(self) -> None:
         for key in filter(self._scales_a_weight, self):
             shape, weight = self.entry(key).shape, self.entry(f"{key.removesuffix(_SCALE_SUFFIX)}.weight").shape
-            rows = weight[:1] or (1,)
-            if math.prod(shape) != 1 and tuple(shape) not in (tuple(rows), (*rows, *(1,) * (len(weight) - 1))):
+            per_row = (*weight[:1], *(1,) * (len(weight) - 1))
+            if math.prod(shape) != 1 and shape not in (weight[:1], per_row):
                 raise checkpoint_error(
                     self.path_of(key),
                     f"has scales {key!r} of shape {list(shape)} for a weight of shape {list(weight)}",

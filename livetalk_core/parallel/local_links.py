@@ -18,8 +18,6 @@ from pathlib import Path
 
 from ..errors import ParallelError
 
-AVAILABLE = sys.platform != "win32"
-
 _BUFFER = 1 << 22  # bytes that may be under way before the other rank reads; the system may give less
 _MAX_PATH = 103  # bytes of a socket's path that every system takes
 
@@ -187,7 +185,7 @@ def _beside(place: Path, rank: int) -> Path:
 
 def _listen(path: Path, world: int, stack: ExitStack) -> socket.socket | None:
     """A socket at this path, closed and gone with the stack; None if there can be none."""
-    if not AVAILABLE or len(bytes(path)) > _MAX_PATH:
+    if sys.platform == "win32" or len(bytes(path)) > _MAX_PATH:
         return None
     listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:

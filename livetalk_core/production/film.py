@@ -35,7 +35,7 @@ class Film:
         """Write a chunk, then the state after it.
 
         Raises:
-            OutputError: a file cannot be written; the video is gone then.
+            OutputError: a file cannot be written; the video is gone then, unless it was the state.
         """
         config = self.job.config
         if self._writer is None:

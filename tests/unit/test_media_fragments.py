@@ -250,7 +250,7 @@ def test_a_recording_in_progress_is_no_leftover(tmp_path: Path) -> None:
     assert leftover_recordings(tmp_path / "none") == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="locks are told apart by another process only elsewhere")
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
 def test_recording_that_is_dropped_is_never_taken_for_one_that_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

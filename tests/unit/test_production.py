@@ -20,6 +20,7 @@ from livetalk_core.errors import AudioError, ConfigError, ImageError
 from livetalk_core.loading.hardware import cpu_has_bf16
 from livetalk_core.media import probe_video
 from livetalk_core.production import (
+    Exhibits,
     Observer,
     Recording,
     Report,
@@ -29,7 +30,6 @@ from livetalk_core.production import (
     make_backend,
     produce,
 )
-from livetalk_core.production.demo import Exhibits
 
 pytestmark = pytest.mark.unit
 RATE = 16_000

@@ -117,6 +117,7 @@ class _Espeak:
     def speak(
         self, text: str, voice: str, rate: int, pitch: int, pitch_range: int
     ) -> tuple[NDArray[np.int16], list[tuple[float, str]]]:
+        """Samples [S], and when each phoneme begins in seconds."""
         with self._lock:
             self._blocks, self._marks = [], []
             if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
