@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import av
@@ -66,6 +65,9 @@ class FragmentWriter:
         self._queue = SoundQueue(sample_rate, fps)
         self._resampler = Resampler(sample_rate, AAC_RATE)
         self._frames_in = self._sound_in = self._number = 0
+        # Encoded, and in no fragment yet: an interruption between two pictures must not lose the first.
+        self._pictures: list[Any] = []
+        self._blocks: list[Any] = []
         # In the units of either track; the sound's first block is the encoder's lead-in, which players skip.
         self._picture_time, self._sound_time = first_frame * _UNITS, round(first_frame / fps * AAC_RATE)
         headers = bytes(self._video.extradata)
@@ -82,30 +84,30 @@ class FragmentWriter:
         """
         if samples is not None:
             self._queue.push(samples)
-        pictures: list[Any] = []
         for index, pixels in enumerate(frames):
             picture = yuv_picture(pixels, self._frames_in, self.fps)
             if not index:
                 picture.pict_type = av.video.frame.PictureType.I
+            self._pictures += self._video.encode(picture)
             self._frames_in += 1
-            pictures += self._video.encode(picture)
-        return self._fragment(pictures, self._encode_sound(self._resampler.push(self._queue.take(self._frames_in))))
+        self._encode_sound(self._resampler.push(self._queue.take(self._frames_in)))
+        return self._fragment()
 
     def finish(self) -> bytes:
         """What the encoders still hold; the sound is then exactly as long as the pictures."""
-        rest = self._resampler.push(self._queue.take(self._frames_in, pad=True))
-        blocks = self._encode_sound(rest) + self._encode_sound(self._resampler.finish())
-        return self._fragment(self._video.encode(None), blocks + self._sound.encode(None))
+        self._encode_sound(self._resampler.push(self._queue.take(self._frames_in, pad=True)))
+        self._encode_sound(self._resampler.finish())
+        self._pictures += self._video.encode(None)
+        self._blocks += self._sound.encode(None)
+        return self._fragment()
 
-    def _encode_sound(self, block: Samples) -> list[Any]:
-        if not len(block):
-            return []
-        frame = sound_block(block, self._sound_in, AAC_RATE, "fltp")
-        self._sound_in += len(block)
-        packets: list[Any] = self._sound.encode(frame)
-        return packets
+    def _encode_sound(self, block: Samples) -> None:
+        if len(block):
+            self._blocks += self._sound.encode(sound_block(block, self._sound_in, AAC_RATE, "fltp"))
+            self._sound_in += len(block)
 
-    def _fragment(self, pictures: Sequence[Any], blocks: Sequence[Any]) -> bytes:
+    def _fragment(self) -> bytes:
+        (pictures, self._pictures), (blocks, self._blocks) = (self._pictures, []), (self._blocks, [])
         runs = []
         if pictures:
             samples = [Sample(length_prefixed(bytes(p)), _UNITS, bool(p.is_keyframe)) for p in pictures]

@@ -44,8 +44,8 @@ class MatroskaWriter:
         for pixels in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="bgr0")
             picture.pts, picture.time_base = self.frames_written, Fraction(1, self._fps)
-            self.frames_written += 1
             self._mux(self._video.encode(picture))
+            self.frames_written += 1
         self._write_sound(self._queue.take(self.frames_written))
 
     def close(self) -> None:

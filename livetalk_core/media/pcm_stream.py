@@ -7,7 +7,7 @@ import logging
 import select
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -35,9 +35,10 @@ def read_pcm(stream: BinaryIO | None = None) -> Iterator[tuple[Samples, int]]:
     Raises:
         AudioError: standard input is a terminal or closed, or carries a sound file instead of raw samples.
     """
-    source = stream if stream is not None else getattr(sys.stdin, "buffer", None)
-    # Unbuffered: the interpreter cannot end while a thread waits inside a buffered reader.
-    source = getattr(source, "raw", source)
+    # Unbuffered: the interpreter cannot end while a thread waits inside standard input's buffered reader. A stream that
+    # was given keeps its reader, which may have read ahead.
+    buffered = getattr(sys.stdin, "buffer", None)
+    source = stream if stream is not None else getattr(buffered, "raw", buffered)
     if source is None:
         raise AudioError("Standard input is closed, so no sound can be read from '-'.", _HINT)
     if source.isatty():
@@ -68,8 +69,13 @@ def _blocks(source: BinaryIO) -> Iterator[tuple[Samples, int]]:
 
 def _read_some(source: BinaryIO) -> bytes:
     """What is there now (waits for at least one byte); empty at the end."""
-    if isinstance(source, io.BufferedReader | io.BytesIO):
+    if isinstance(source, io.BytesIO):
         return source.read1(_BLOCK_BYTES)
+    if isinstance(source, io.BufferedReader):
+        if data := source.read1(_BLOCK_BYTES):
+            return data
+        # The end, or nothing yet: only what is below tells which.
+        source = cast(BinaryIO, source.raw)
     # None: somebody has made the pipe one that does not wait.
     while (data := source.read(_BLOCK_BYTES)) is None:
         select.select([source], [], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -36,6 +37,27 @@ def test_interruption_keeps_a_playable_file(tmp_path: Path, suffix: str) -> None
     assert len(list(read_video(path))) == 28
     assert probe_video(path).audio_seconds == pytest.approx(1.12, abs=1e-3)
     assert os.listdir(tmp_path) == [path.name]
+
+
+class _Interrupted(np.ndarray):
+    """Frames after the tenth of which Ctrl-C is pressed."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number, frame in enumerate(np.asarray(self)):
+            if number == 10:
+                signal.raise_signal(signal.SIGINT)
+            yield frame
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_interruption_between_the_frames_of_a_call_keeps_both_tracks_equally_long(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 64, 48, FPS) as writer:
+        writer.write(moving(28), np.zeros(28 * PER_FRAME, np.float32))
+        writer.write(moving(28).view(_Interrupted), np.zeros(28 * PER_FRAME, np.float32))
+    assert len(list(read_video(path))) == 38
+    found = probe_video(path)
+    assert (found.seconds, found.audio_seconds) == pytest.approx((1.52, 1.52), abs=1e-3)
 
 
 def test_interruption_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:

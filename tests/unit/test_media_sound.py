@@ -116,6 +116,15 @@ def test_stdin_streams_as_it_arrives() -> None:
     assert np.array_equal(rest, pcm[400:].astype(np.float32) / 32768)
 
 
+def test_stream_that_was_given_loses_nothing_that_it_has_read_ahead() -> None:
+    end, start = os.pipe()
+    with os.fdopen(end, "rb") as source, os.fdopen(start, "wb") as sink:
+        sink.write(np.arange(400, dtype="<i2").tobytes())
+        sink.close()
+        assert source.read(2) == b"\0\0"
+        assert np.array_equal(read_all(open_sound("-", stdin=source)) * 32768, np.arange(1, 400))
+
+
 def test_arrays_and_generators_give_the_same_sound() -> None:
     samples = tone(1.3, 48000)
     whole = read_all(array_sound(samples, RATE, from_rate=48000))

@@ -40,7 +40,8 @@ def test_arrays_that_are_no_sound_of_one_channel_are_refused(samples: np.ndarray
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes always wait there")
-def test_pipe_that_does_not_wait_is_waited_for() -> None:
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_pipe_that_does_not_wait_is_waited_for(buffering: int) -> None:
     out, into = os.pipe()
     os.set_blocking(out, False)
 
@@ -52,7 +53,7 @@ def test_pipe_that_does_not_wait_is_waited_for() -> None:
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    with open(out, "rb", buffering=0) as pipe:
+    with open(out, "rb", buffering=buffering) as pipe:
         assert len(read_all(open_sound("-", stdin=pipe))) == 200
     feeder.join()
 
