@@ -24,7 +24,7 @@ from fakes.daemons import (
 from livetalk_core.daemon import launch
 from livetalk_core.daemon.client import Client
 from livetalk_core.daemon.runtime_dir import Endpoint, hold_alive, is_alive, make_directory, write_private
-from livetalk_core.errors import DaemonUnavailableError, LiveTalkError, StreamDroppedError
+from livetalk_core.errors import ConfigError, DaemonUnavailableError, LiveTalkError, StreamDroppedError
 
 pytestmark = pytest.mark.faults
 
@@ -71,6 +71,20 @@ def test_killed_client_frees_its_stream_and_leaves_a_detached_daemon(tmp_path: P
         assert stream.next_chunk(30).index == 0
     client.shutdown()
     assert_all_gone(tmp_path)
+
+
+def test_daemon_may_be_joined_from_fewer_cores_than_starting_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = daemon_config(tmp_path, world=5)
+    # Whatever machine this runs on: two cores to start with, then one.
+    monkeypatch.setattr(launch, "usable_cores", lambda: 2)
+    with Client.start_or_join(config) as first:
+        monkeypatch.setattr(launch, "usable_cores", lambda: 1)
+        with Client.start_or_join(config) as second:
+            assert second.welcome.pid == first.welcome.pid
+        with pytest.raises(ConfigError, match="6 ranks are more than the 1 processor core"):
+            Client.start_or_join(daemon_config(tmp_path, world=6))
 
 
 def test_thread_that_started_the_daemon_may_end(tmp_path: Path) -> None:

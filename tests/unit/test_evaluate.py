@@ -26,6 +26,7 @@ from livetalk_core.training.evaluate.cases import (
 )
 from livetalk_core.training.evaluate.ceilings import find_audio_encoder, heard_opening
 from livetalk_core.training.evaluate.clip_result import ClipResult
+from livetalk_core.training.evaluate.lips import LipScore, mean_score
 from livetalk_core.training.evaluate.look import Gallery, measure_borders
 from livetalk_core.training.evaluate.run import EvaluationConfig, evaluate_embedded, evaluate_talk
 from livetalk_core.training.evaluate.sheets import telling_frames
@@ -263,3 +264,11 @@ def test_unknown_model_folder_is_named_and_nothing_written(tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="nowhere"):
         evaluate_embedded(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_clips_whose_mouth_has_nothing_to_open_for_do_not_count_in_mean_ratios() -> None:
+    nothing = float("nan")
+    still, moving = LipScore(0.5, 0, nothing, nothing, 0, 0), LipScore(0.7, -1, 0.8, 0.9, 2, 1)
+    assert mean_score([still, moving]) == LipScore(0.6, -1, 0.8, 0.9, 2, 1)
+    assert np.isnan(mean_score([still]).height_ratio)

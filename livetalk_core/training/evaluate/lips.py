@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ...lip_sync import amplitude_ratio, closure_hits, lag_correlation
 from ...media import loudness_envelope
 from ..speech.bank import SAMPLES_PER_FRAME
 from ..speech.held_out import EvaluationUtterance
+from .tables import mean
 
 Curve = NDArray[np.float32]
 
@@ -61,8 +63,13 @@ def mean_score(scores: Sequence[LipScore]) -> LipScore:
     return LipScore(
         float(np.mean([s.score for s in scores])),
         max((s.lag for s in scores), key=abs),
-        float(np.nanmean([s.deviation_ratio for s in scores])),
-        float(np.nanmean([s.height_ratio for s in scores])),
+        _mean_of_known([s.deviation_ratio for s in scores]),
+        _mean_of_known([s.height_ratio for s in scores]),
         sum(s.closures for s in scores),
         sum(s.closures_made for s in scores),
     )
+
+
+def _mean_of_known(ratios: Sequence[float]) -> float:
+    """A clip too short for its mouth to open has no ratio."""
+    return mean([ratio for ratio in ratios if not math.isnan(ratio)])
