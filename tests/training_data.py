@@ -34,6 +34,11 @@ class RandomSource:
         self.chunks, self.failing = chunks, failing
         self.settings = f"chunks={chunks}"
         self.asked: list[str] = []
+        self.stamps: dict[str, str] = {}
+
+    def stamp(self, group: str) -> str:
+        """As the test says."""
+        return self.stamps.get(group, "")
 
     def clips(self, group: str) -> Iterator[RawClip | Skipped]:
         """One clip per group; group 9 has none."""

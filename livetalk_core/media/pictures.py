@@ -103,12 +103,33 @@ def cover_and_crop(picture: Image.Image, width: int, height: int) -> NDArray[np.
     w0, h0 = picture.size
     if max(w0, h0) > 100 * min(w0, h0):
         raise ImageError(f"The picture is {w0}x{h0}.", "Use one whose sides are less unequal.", size=[w0, h0])
-    scale = max(height / h0, width / w0)
-    # Rounding of the quotient can leave a side one pixel short of the target.
-    w1, h1 = max(width, math.ceil(scale * w0)), max(height, math.ceil(scale * h0))
-    resized = np.asarray(picture.convert("RGB").resize((w1, h1), Image.Resampling.BILINEAR))
-    top, left = round((h1 - height) / 2.0), round((w1 - width) / 2.0)
+    covering, (left, top) = _cover((w0, h0), width, height)
+    resized = np.asarray(picture.convert("RGB").resize(covering, Image.Resampling.BILINEAR))
     return np.array(resized[top : top + height, left : left + width])
+
+
+def cropped_box(
+    box: tuple[float, float, float, float], size: tuple[int, int], width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """Where a part of a picture of that size is after `cover_and_crop`; None where nothing of it is left.
+
+    Args:
+        box: Left, top, right, bottom as shares of the picture's width and height.
+        size: Width and height of the picture.
+        width, height: What it was cropped to.
+    """
+    (w1, h1), (left, top) = _cover(size, width, height)
+    across = [min(max((share * w1 - left) / width, 0.0), 1.0) for share in box[::2]]
+    down = [min(max((share * h1 - top) / height, 0.0), 1.0) for share in box[1::2]]
+    return None if across[0] >= across[1] or down[0] >= down[1] else (across[0], down[0], across[1], down[1])
+
+
+def _cover(size: tuple[int, int], width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of a picture scaled until it covers width x height, and left and top of the middle of it."""
+    scale = max(height / size[1], width / size[0])
+    # Rounding of the quotient can leave a side one pixel short of the target.
+    w1, h1 = max(width, math.ceil(scale * size[0])), max(height, math.ceil(scale * size[1]))
+    return (w1, h1), (round((w1 - width) / 2.0), round((h1 - height) / 2.0))
 
 
 def fit_size(picture_size: tuple[int, int], area: int, step: int = 16) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def _walk(container: Any, video: Any, sound: Any) -> tuple[int, dict[int, float]
 
 
 def read_video(path: str | Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames in order as RGB uint8 [H, W, 3], converted with the file's own colour matrix.
+    """Yield the frames in order as RGB uint8 [H, W, 3], upright, converted with the file's own colour matrix.
 
     Raises:
         LiveTalkError: the file is not a readable video.
@@ -79,9 +79,15 @@ def read_video(path: str | Path) -> Iterator[NDArray[np.uint8]]:
     with open_video(path) as container:
         try:
             for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+                yield upright(frame)
         except av.FFmpegError as error:
             raise _damaged(path, error) from error
+
+
+def upright(frame: Any) -> NDArray[np.uint8]:
+    """A decoded picture as players show it, RGB uint8 [H, W, 3]: telephones store theirs lying on their side."""
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 def open_video(path: str | Path) -> Any:

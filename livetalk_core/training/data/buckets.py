@@ -8,6 +8,7 @@ from collections.abc import Sequence
 Size = tuple[int, int]
 
 _LEAST_SIDE_SHARE = 0.5
+_LARGEST_SHARE = 1.03
 
 
 def bucket_sizes(area: int, multiple: int = 16, longest_ratio: float = 2.0) -> list[Size]:
@@ -21,8 +22,9 @@ def bucket_sizes(area: int, multiple: int = 16, longest_ratio: float = 2.0) -> l
     sizes = set()
     least = max(multiple, int(_LEAST_SIDE_SHARE * math.sqrt(area / longest_ratio)))
     for width in range(multiple, int(math.sqrt(area * longest_ratio)) + multiple, multiple):
-        height = round(area / width / multiple) * multiple
-        if height < least or width < least or width * height > 1.03 * area:
+        most = int(_LARGEST_SHARE * area / width / multiple)
+        height = min(round(area / width / multiple), most) * multiple
+        if height < least or width < least:
             continue
         if max(width / height, height / width) <= longest_ratio:
             sizes.add((width, height))

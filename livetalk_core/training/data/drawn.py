@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,8 +60,12 @@ class DrawnSource:
 
     @property
     def settings(self) -> str:
-        """Chunks, size and references; what they say is taken to be the same."""
+        """Chunks, size and references."""
         return f"chunks={self.chunks}, size={self.size}, references={self.references}"
+
+    def stamp(self, group: str) -> str:
+        """Of what they say."""
+        return hashlib.sha256(self.bank.starts.tobytes()).hexdigest()[:16]
 
     def clips(self, group: str) -> Iterator[RawClip]:
         """The one clip of a person."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...config import Settings
 from ...errors import TrainingError
-from ...loading.atomic_files import require_space, write_json, write_safetensors
+from ...loading.atomic_files import require_space, unwritable, write_json, write_safetensors
 from ...media import make_folder
 from ...models.bundle import ModelBundle
 from .encode import encode_clip, encode_texts
@@ -31,6 +31,7 @@ class _Part(Settings, frozen=True, kw_only=True):
     encoders: str
     settings: str = ""
     groups: tuple[str, ...]
+    stamps: tuple[str, ...] = ()
     clips: tuple[ClipEntry, ...]
     prompts: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -44,7 +45,9 @@ def prepare(
     progress: Progress | None = None,
     negative: str = NEGATIVE_PROMPT,
 ) -> DatasetIndex:
-    """Encode all clips of a source into `folder`; what an earlier, interrupted call finished is kept.
+    """Encode all clips of a source into `folder`.
+
+    What an earlier, interrupted call finished is kept, unless its videos, or what lies beside them, have changed since.
 
     Args:
         source: Clips.
@@ -64,11 +67,15 @@ def prepare(
     for number, first in enumerate(range(0, len(groups), GROUPS_PER_SHARD)):
         names = tuple(groups[first : first + GROUPS_PER_SHARD])
         path = folder / f"part_{number:05d}.json"
-        if path.is_file():
-            parts.append(_finished(path, encoders, source.settings, names))
-            continue
-        parts.append(_encode_part(source, bundle, folder, number, names, encoders, len(groups), progress))
-        write_json(path, msgspec.to_builtins(parts[-1]))
+        stamps = tuple(source.stamp(name) for name in names)
+        part = _finished(path, encoders, source.settings, names, stamps) if path.is_file() else None
+        if part is None:
+            # Neither may name what is about to be overwritten.
+            _remove(path, folder / INDEX)
+            part = _encode_part(source, bundle, folder, number, names, encoders, len(groups), progress)
+            part = msgspec.structs.replace(part, stamps=stamps)
+            write_json(path, msgspec.to_builtins(part))
+        parts.append(part)
     return _finish(folder, bundle, encoders, parts, negative)
 
 
@@ -100,6 +107,14 @@ def _encode_part(
     )  # fmt: skip
 
 
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
 def _add(
     shards: dict[str, dict[str, Tensor]], clip: RawClip, bundle: ModelBundle, number: int, prompt: int
 ) -> dict[str, Any]:
@@ -113,7 +128,14 @@ def _add(
     }  # fmt: skip
 
 
-def _finished(path: Path, encoders: str, settings: str, names: tuple[str, ...]) -> _Part:
+def _finished(
+    path: Path, encoders: str, settings: str, names: tuple[str, ...], stamps: tuple[str, ...]
+) -> _Part | None:
+    """What is there already; None where it was made of files that have changed.
+
+    Raises:
+        TrainingError: it is damaged, or of another kind.
+    """
     try:
         part = msgspec.json.decode(path.read_bytes(), type=_Part)
     except (OSError, msgspec.DecodeError) as error:
@@ -133,7 +155,8 @@ def _finished(path: Path, encoders: str, settings: str, names: tuple[str, ...]) 
             f"{path} holds other videos than this source has at that place.",
             "Videos were added or removed: prepare into an empty folder.", file=str(path),
         )  # fmt: skip
-    return part
+    # Data of the time before stamps were kept have none.
+    return part if part.stamps in ((), stamps) else None
 
 
 def _finish(folder: Path, bundle: ModelBundle, encoders: str, parts: list[_Part], negative: str) -> DatasetIndex:

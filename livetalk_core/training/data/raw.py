@@ -65,6 +65,10 @@ class ClipSource(Protocol):
         """What decides its clips besides the groups; a set of other settings is not continued."""
         ...
 
+    def stamp(self, group: str) -> str:
+        """What changes when that which the clips of a group are made from does: then they are made again."""
+        ...
+
     def clips(self, group: str) -> Iterator[RawClip | Skipped]:
         """The clips of a group."""
         ...
@@ -81,5 +85,5 @@ def clip_samples(chunks: int, geometry: ChunkGeometry) -> int:
 
 
 def source_name(path: Path, root: Path) -> str:
-    """A file's name within its folder, with forward slashes."""
-    return path.relative_to(root).as_posix()
+    """A file's name within its folder, with forward slashes; bytes that are no UTF-8 are written out."""
+    return path.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()

@@ -5,28 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config import ChunkGeometry
-from ...errors import AudioError, LiveTalkError, TrainingError
-from ...media import cover_and_crop, open_sound
-from ...media.video_reader import open_video
+from ...errors import LiveTalkError, TrainingError
+from ...loading.model_files import files_stamp
+from ...media import cropped_box, read_video_sound
 from .background import STILL, background_similarity
-from .buckets import Size, bucket_sizes, nearest_bucket
+from .buckets import bucket_sizes
 from .raw import Box, Frames, RawClip, Skipped, clip_frames, clip_samples, source_name
+from .video_frames import iter_frames, picture_size
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 _SILENCE = 1e-3
 _REFERENCE_RADIUS = 33
 _LOOKS = 4
 """The background is looked at once a second, but at least so often per clip."""
+_SOUND_FRAMES = 3
+"""The sound of a clip may end so many frames before its pictures: most files' tracks are not equally long."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class VideoSource:
     """`ClipSource` of the videos in a folder and the folders in it, one group per file.
 
     Beside `talk.mp4` may lie `talk.txt` (what the text encoder is told) and `talk.face.json` (left, top, right,
-    bottom of the face as shares of width and height, which turns on the face loss).
+    bottom of the face as shares of the upright picture's width and height, which turns on the face loss).
 
     Raises:
         TrainingError: no such folder, or no video in it.
@@ -81,9 +82,9 @@ class VideoSource:
         """Clips that follow each other without gaps, as many as the video holds."""
         path = self._files[group]
         try:
-            samples = _read_sound(path, self.geometry.sample_rate)
+            samples = read_video_sound(path, self.geometry.sample_rate)
             if samples is None:
-                yield Skipped(group, "no audio track" if _readable(path) else "unreadable")
+                yield Skipped(group, "no audio track")
             elif float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < _SILENCE:
                 yield Skipped(group, "silent")
             else:
@@ -91,69 +92,54 @@ class VideoSource:
         except LiveTalkError as error:
             yield Skipped(group, str(error.details.get("reason", "unreadable")))
 
+    @property
+    def _clip_frames(self) -> int:
+        return clip_frames(self.options.chunks, self.geometry)
+
+    def stamp(self, group: str) -> str:
+        """Of the video and of what lies beside it."""
+        path = self._files[group]
+        return " ".join(files_stamp(file) for file in (path, _prompt_file(path), _face_file(path)) if file.is_file())
+
     def _cut(self, group: str, path: Path, samples: NDArray[np.float32]) -> Iterator[RawClip | Skipped]:
-        length = clip_frames(self.options.chunks, self.geometry)
-        prompt, face = _prompt(path), read_face_box(path)
-        frames = iter_frames(path, self.geometry.fps, self._sizes)
+        length, rate = self._clip_frames, self.geometry.samples_per_frame
+        prompt, box = _prompt(path), read_face_box(path)
         rng = np.random.default_rng([self.options.seed, *group.encode()])
-        before: list[Frames] = []
-        window = list(islice(frames, length + _REFERENCE_RADIUS))
-        if len(window) <= length:
-            yield Skipped(group, "shorter than one clip")
-        start = 0
-        while len(window) >= length and len(window) + len(before) > length:
-            clip, after = window[:length], window[length:]
+        face: Box | None = None
+        for start, clip, around in self._windows(path):
             name = f"{group}@{start}"
+            if box is not None and not start:
+                face = cropped_box(box, picture_size(path), clip.shape[2], clip.shape[1])
+            if (start + length - _SOUND_FRAMES) * rate > len(samples):
+                yield Skipped(name, "sound ends early")
+                return
             looks = clip[:: max(1, min(self.geometry.fps, length // _LOOKS))]
             if background_similarity(looks) < self.options.still_background:
                 yield Skipped(name, "background moves")
-            else:
-                around = [*before, *after]
-                chosen = [around[int(rng.integers(len(around)))] for _ in range(self.options.references)]
-                sound = _heard(samples, start, self.options.chunks, self.geometry)
-                yield RawClip(name, np.stack(clip), sound, np.stack(chosen), prompt, face)
+                continue
+            chosen = [around[int(rng.integers(len(around)))] for _ in range(self.options.references)]
+            sound = _heard(samples, start, self.options.chunks, self.geometry)
+            yield RawClip(name, clip, sound, np.stack(chosen), prompt, face)
+
+    def _windows(self, path: Path) -> Iterator[tuple[int, Frames, list[Frames]]]:
+        """Number of the first frame, frames [F,H,W,3], and the frames around them, of one clip after the other.
+
+        Raises:
+            TrainingError: the video is too short for one.
+        """
+        length = self._clip_frames
+        frames = iter_frames(path, self.geometry.fps, self._sizes)
+        before: list[Frames] = []
+        window = list(islice(frames, length + _REFERENCE_RADIUS))
+        if len(window) <= length:
+            raise TrainingError(f"{path} is shorter than one clip.", reason="shorter than one clip")
+        start = 0
+        while len(window) >= length and len(window) + len(before) > length:
+            clip, after = window[:length], window[length:]
+            yield start, np.stack(clip), [*before, *after]
             before = clip[-_REFERENCE_RADIUS:]
             window = after + list(islice(frames, length))
             start += length
-
-
-def iter_frames(path: Path, fps: int, sizes: list[Size]) -> Iterator[Frames]:
-    """A video's frames at a constant rate, covering and cropped to the nearest bucket: uint8 [H,W,3] each.
-
-    Output frame i shows the picture that is on screen at time i / fps. Damage later in the file ends it there.
-
-    Raises:
-        LiveTalkError: the file cannot be read, or holds no pictures.
-    """
-    last: Frames | None = None
-    made = 0
-    try:
-        with open_video(path) as container:
-            for frame in container.decode(video=0):
-                time = Fraction(frame.pts or 0) * frame.time_base
-                if last is None:
-                    first_time, size = time, nearest_bucket(frame.width, frame.height, sizes)
-                due = int((time - first_time) * fps)
-                while last is not None and made < due:
-                    yield last
-                    made += 1
-                last = cover_and_crop(frame.to_image(), *size)
-    except (av.FFmpegError, OSError) as error:
-        if last is None:
-            raise TrainingError(f"{path} cannot be decoded ({error}).", reason="unreadable") from error
-    if last is None:
-        raise TrainingError(f"{path} holds no pictures.", reason="no pictures")
-    yield last
-
-
-def _read_sound(path: Path, sample_rate: int) -> NDArray[np.float32] | None:
-    """The whole sound, or None where there is no audio track."""
-    try:
-        with open_sound(path, sample_rate) as reader:
-            blocks = list(reader)
-    except AudioError:
-        return None
-    return np.concatenate(blocks) if blocks else None
 
 
 def _heard(
@@ -168,7 +154,7 @@ def _heard(
 
 
 def _prompt(path: Path) -> str:
-    file = path.with_suffix(".txt")
+    file = _prompt_file(path)
     try:
         return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -181,7 +167,7 @@ def read_face_box(path: Path) -> Box | None:
     Raises:
         TrainingError: it is none.
     """
-    file = path.with_suffix(".face.json")
+    file = _face_file(path)
     if not file.is_file():
         return None
     try:
@@ -196,14 +182,13 @@ def read_face_box(path: Path) -> Box | None:
     return left, top, right, bottom
 
 
+def _prompt_file(path: Path) -> Path:
+    return path.with_suffix(".txt")
+
+
+def _face_file(path: Path) -> Path:
+    return path.with_suffix(".face.json")
+
+
 def _is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-
-
-def _readable(path: Path) -> bool:
-    """Whether the container itself opens and holds pictures."""
-    try:
-        open_video(path).close()
-    except LiveTalkError:
-        return False
-    return True

@@ -17,17 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import AudioError, LiveTalkError
+from ...errors import LiveTalkError
 from ...lip_sync import lag_correlation, mouth_opening
 from ...lip_sync.syncnet import SyncScore
-from ...media import loudness_envelope, open_sound, probe_video, read_video
+from ...media import loudness_envelope, probe_video, read_video, read_video_sound
 from ...retrospective import Appearance, appearance, measure_drift
 
 Frames = NDArray[np.uint8]
 Curve = NDArray[np.float64]
 
 FPS = 25
-_SAMPLE_RATE = 16_000
+SAMPLE_RATE = 16_000
 EDGE_CHUNKS = 30
 """The first and the last so many chunks of a video are compared."""
 
@@ -142,7 +142,7 @@ def measure_video(path: Path, slice_frames: int, reference: Frames | None = None
         meter.add(np.stack(block))
     if meter._last is None:
         raise LiveTalkError(f"{path} holds no frames.", "Give a video.", file=str(path))
-    return meter.finish(name or path.name, video_sound(path))
+    return meter.finish(name or path.name, read_video_sound(path, SAMPLE_RATE))
 
 
 def flicker(frames: Frames) -> float:
@@ -161,7 +161,7 @@ def as_video(frames: Frames) -> Tensor:
 
 
 def _lips(opening: NDArray[np.float32], samples: NDArray[np.float32]) -> tuple[int, float]:
-    heard = loudness_envelope(samples, _SAMPLE_RATE, FPS)
+    heard = loudness_envelope(samples, SAMPLE_RATE, FPS)
     count = min(len(opening), len(heard))
     return lag_correlation(opening[:count], heard[:count], max_lag=10)
 
@@ -177,12 +177,3 @@ def at_rate(frames: Iterable[Frames], fps: Fraction) -> Iterable[Frames]:
         while shown * fps < (number + 1) * FPS:
             yield frame
             shown += 1
-
-
-def video_sound(path: Path) -> NDArray[np.float32] | None:
-    """The sound of a video [S] at 16 kHz; None where it has none."""
-    try:
-        blocks = list(open_sound(path, _SAMPLE_RATE))
-    except AudioError:
-        return None
-    return np.concatenate(blocks) if blocks else None

@@ -10,10 +10,10 @@ from PIL import Image
 
 from ...errors import AudioError
 from ...lip_sync.syncnet import SIDE, SyncNet, SyncScore, sync_score
-from ...media import probe_video, read_video
+from ...media import probe_video, read_video, read_video_sound
 from ..data.raw import Box
 from ..data.videos import read_face_box
-from .video import Frames, at_rate, video_sound
+from .video import SAMPLE_RATE, Frames, at_rate
 
 
 def video_sync(path: Path, network: SyncNet) -> SyncScore:
@@ -23,7 +23,7 @@ def video_sync(path: Path, network: SyncNet) -> SyncScore:
         AudioError: no sound, or less than five frames.
         LiveTalkError: the video or the face box cannot be read.
     """
-    samples = video_sound(path)
+    samples = read_video_sound(path, SAMPLE_RATE)
     if samples is None:
         raise AudioError(f"{path} has no sound.", "Leave --syncnet out.", file=str(path))
     box = read_face_box(path)
