@@ -108,25 +108,25 @@ ONE := $(BIN)/python -m livetalk_core.training.embedded
 PACKAGE = $(ONE).package_embedded --stage1 $(RUNS)/stage1 --vae $(RUNS)/vae_borders \
   --audio $(RUNS)/audio/audio_encoder
 DISTIL = --recipe toy --data $(RUNS)/data --model $(RUNS)/undistilled
-AGAIN = $$(ls $(RUNS)/$(1)/checkpoints/*/checkpoint.json > /dev/null 2>&1 && echo --resume)
+AGAIN = $$(ls $(1)/checkpoints/*/checkpoint.json > /dev/null 2>&1 && echo --resume)
 embedded-model: setup
 	$(PIP) -e '.[train]'
-	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2 $(call AGAIN,audio)
+	$(ONE).audio_run --folder $(RUNS)/audio --minutes 52 --threads 2 $(call AGAIN,$(RUNS)/audio)
 	test -f $(RUNS)/clips/clips.json || $(ONE).clips --bank $(RUNS)/audio/speech_bank.safetensors --out $(RUNS)/clips
-	$(TWO).train_vae --clips $(RUNS)/clips --out $(RUNS)/vae --minutes 48 $(call AGAIN,vae)
+	$(TWO).train_vae --clips $(RUNS)/clips --out $(RUNS)/vae --minutes 48 $(call AGAIN,$(RUNS)/vae)
 	$(TWO).latent_cache --clips $(RUNS)/clips --vae $(RUNS)/vae/vae --audio $(RUNS)/audio/audio_encoder \
 	  --out $(RUNS)/cache
 	$(TWO).train_stage1 --cache $(RUNS)/cache --vae $(RUNS)/vae/vae --out $(RUNS)/stage1 --minutes 50 \
-	  $(call AGAIN,stage1)
+	  $(call AGAIN,$(RUNS)/stage1)
 	$(ONE).train_vae_borders --clips $(RUNS)/clips --cache $(RUNS)/cache --vae $(RUNS)/vae/vae \
-	  --out $(RUNS)/vae_borders --minutes 10 $(call AGAIN,vae_borders)
+	  --out $(RUNS)/vae_borders --minutes 10 $(call AGAIN,$(RUNS)/vae_borders)
 	$(PACKAGE) --out $(RUNS)/undistilled
 	$(BIN)/livetalk train prepare --drawn 512 --first-seed 20000 --bank $(RUNS)/audio/speech_bank.safetensors \
 	  --model $(RUNS)/undistilled --out $(RUNS)/data
-	$(BIN)/livetalk train stage1 $(DISTIL) --out $(RUNS)/teacher-run $(call AGAIN,teacher-run)
+	$(BIN)/livetalk train stage1 $(DISTIL) --out $(RUNS)/teacher-run $(call AGAIN,$(RUNS)/teacher-run)
 	test -d $(RUNS)/teacher || $(BIN)/livetalk train export $(RUNS)/teacher-run --out $(RUNS)/teacher \
 	  --model $(RUNS)/undistilled
-	$(BIN)/livetalk train stage2 $(DISTIL) --teacher $(RUNS)/teacher --out $(RUNS)/stage2 $(call AGAIN,stage2)
+	$(BIN)/livetalk train stage2 $(DISTIL) --teacher $(RUNS)/teacher --out $(RUNS)/stage2 $(call AGAIN,$(RUNS)/stage2)
 	test -d $(RUNS)/student || $(BIN)/livetalk train export $(RUNS)/stage2 --out $(RUNS)/student \
 	  --model $(RUNS)/undistilled
 	$(PACKAGE) --student $(RUNS)/student --out $(EMBEDDED)
@@ -136,11 +136,11 @@ distill-ablation: setup
 	$(PIP) -e '.[train]'
 	$(BIN)/livetalk train prepare --drawn 512 --size 64x64 --out $(ABLATION)/data
 	test -d $(ABLATION)/model || { $(BIN)/livetalk train stage1 --recipe toy-64 --data $(ABLATION)/data \
-	  --out $(ABLATION)/stage1 $$(test -d $(ABLATION)/stage1/checkpoints && echo --resume) \
+	  --out $(ABLATION)/stage1 $(call AGAIN,$(ABLATION)/stage1) \
 	  && $(BIN)/livetalk train export $(ABLATION)/stage1 --out $(ABLATION)/model; }
 	test -d $(ABLATION)/teacher || { $(BIN)/livetalk train stage1 --recipe toy-64-teacher --data $(ABLATION)/data \
 	  --model $(ABLATION)/model --out $(ABLATION)/teacher-run \
-	  $$(test -d $(ABLATION)/teacher-run/checkpoints && echo --resume) \
+	  $(call AGAIN,$(ABLATION)/teacher-run) \
 	  && $(BIN)/livetalk train export $(ABLATION)/teacher-run --model $(ABLATION)/model --out $(ABLATION)/teacher; }
 	$(BIN)/livetalk train ablation --recipe toy-64 --data $(ABLATION)/data --model $(ABLATION)/model \
 	  --teacher $(ABLATION)/teacher --out $(ABLATION)/arms

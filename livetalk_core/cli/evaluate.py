@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -24,7 +24,9 @@ _LEGEND = (
     "[dim]First to last chunks (30, or a third). Lips: mouth against loudness (lag in frames), drawn faces only.\n"
     "Borders: change there over change inside chunks. Colour: 3 is visible. Likeness: 1 is the same.[/]"
 )
-_MODEL, _TEACHER, _STREAMS = "A model", "A model against its teacher", "A model over minutes"
+_VIDEOS, _MODEL, _TEACHER, _STREAMS = "Videos", "A model", "A model against its teacher", "A model over minutes"
+_COMPARED = ("clips", "seconds", "seeds", "steps", "guidance", "audio_encoder")
+"""What a comparison with a teacher takes."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,27 @@ class StreamsOptions:
     stream_seconds: Annotated[float, option("Each for so long.", _STREAMS)] = 300.0
 
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are judged."""
+
+    reference: Annotated[
+        Path | None, option("Picture that the videos were made from.", _VIDEOS, "first frame")
+    ] = None
+    slice_frames: Annotated[int, option("New frames per chunk, to know where borders are.", _VIDEOS)] = 28
+    syncnet: Annotated[
+        Path | None, option("SyncNet's weights (.safetensors), for its score.", _VIDEOS, False)
+    ] = None
+
+
 @guarded
 @grouped
 def evaluate(
+    videos: VideoOptions,
     clips: ClipOptions,
     teacher: TeacherOptions,
     streams: StreamsOptions,
     targets: Annotated[list[str], typer.Argument(help="Video files, or one model: 'embedded' or its folder.")],
-    reference: Annotated[
-        Path | None, option("Picture that the videos were made from.", default="first frame")
-    ] = None,
-    slice_frames: Annotated[int, option("New frames per chunk, to know where borders are.")] = 28,
-    syncnet: Annotated[
-        Path | None, option("SyncNet's weights (.safetensors), for its score.", default=False)
-    ] = None,
     out: Annotated[
         Path | None, option("Folder for JSON, tables and pictures.", default="of a model: evaluation")
     ] = None,
@@ -82,8 +91,10 @@ def evaluate(
     models = [target for target in targets if target == "embedded" or Path(target).is_dir()]
     _require_one_kind(targets, models, teacher.teacher, streams.streams)
     if not models:
-        _videos([Path(target) for target in targets], reference, slice_frames, syncnet, out, as_json)
+        _require_used("of videos", clips, teacher, streams)
+        _videos([Path(target) for target in targets], videos, out, as_json)
         return
+    _require_used("of a model", videos)
     folder = out or Path("evaluation")
     _show(_evaluate_model(model_name(models[0]), folder, clips, teacher, streams, stderr().print), folder, as_json)
 
@@ -102,12 +113,18 @@ def _evaluate_model(
     from ..training.evaluate.talk import DEFAULT_SEED, Manner
 
     if streams.streams:
-        return evaluate_streams(model, folder, streams.streams, streams.stream_seconds, tell=tell)
+        _require_used("with --streams", teacher)
+        _require_used("with --streams", clips, used=("steps", "guidance"))
+        manner = Manner(clips.steps, clips.guidance)
+        return evaluate_streams(model, folder, streams.streams, streams.stream_seconds, manner=manner, tell=tell)
     count = clips.seeds if clips.seeds is not None else 1 if teacher.teacher is None else 2
     seeds, manner = tuple(range(DEFAULT_SEED, DEFAULT_SEED + count)), Manner(clips.steps, clips.guidance)
+    _require_used("without --streams", streams)
     if teacher.teacher is None:
+        _require_used("without --teacher", teacher)
         config = EvaluationConfig(clips.clips, clips.seconds, clips.rollout_seconds, seeds=seeds, manner=manner)
         return evaluate_embedded(model, folder, config, clips.audio_encoder, tell)
+    _require_used("with --teacher", clips, used=_COMPARED)
     ways = (manner, Manner(2, clips.guidance))
     guided = Manner(teacher.teacher_steps, teacher.teacher_guidance)
     compared = ComparisonConfig(clips.clips, clips.seconds, seeds, ways, guided)
@@ -124,20 +141,28 @@ def _require_one_kind(targets: list[str], models: list[str], teacher: str | None
         raise ConfigError("--teacher and --streams were both given.", "Ask for one at a time.")
 
 
-def _videos(
-    paths: list[Path], reference: Path | None, slice_frames: int, syncnet: Path | None, out: Path | None, as_json: bool
-) -> None:
-    if slice_frames < 3:
-        raise ConfigError(f"--slice-frames is {slice_frames}.", "Give 3 or more.")
+def _require_used(where: str, *groups: Any, used: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError where an option was given that does nothing there."""
+    for group in groups:
+        plain = type(group)()
+        for field in fields(group):
+            if field.name not in used and getattr(group, field.name) != getattr(plain, field.name):
+                name = f"--{field.name.replace('_', '-')}"
+                raise ConfigError(f"{name} does nothing in an evaluation {where}.", "Leave it out.", setting=name)
+
+
+def _videos(paths: list[Path], options: VideoOptions, out: Path | None, as_json: bool) -> None:
+    if options.slice_frames < 3:
+        raise ConfigError(f"--slice-frames is {options.slice_frames}.", "Give 3 or more.")
     from ..training.evaluate.video import measure_video
     from ..training.evaluate.video_report import SYNC_HEAD, TABLE_HEAD, plot_videos, table_rows, to_json
 
-    picture = None if reference is None else _picture(reference)
+    picture = None if options.reference is None else _picture(options.reference)
     names = [path.name for path in paths]
     shown = [str(path) if names.count(path.name) > 1 else path.name for path in paths]
-    sync = _syncnet(syncnet)
+    sync = _syncnet(options.syncnet)
     measures = [
-        replace(measure_video(path, slice_frames, picture, name), sync=sync(path))
+        replace(measure_video(path, options.slice_frames, picture, name), sync=sync(path))
         for path, name in zip(paths, shown, strict=True)
     ]
     result: dict[str, Any] = {"videos": [to_json(each) for each in measures]}
@@ -152,7 +177,7 @@ def _videos(
         return
     from rich.table import Table
 
-    table = Table(*TABLE_HEAD, *([SYNC_HEAD] if syncnet else []), box=None, pad_edge=False)
+    table = Table(*TABLE_HEAD, *([SYNC_HEAD] if options.syncnet else []), box=None, pad_edge=False)
     for row in table_rows(measures):
         table.add_row(*row)
     console = stdout()

@@ -183,11 +183,20 @@ def _run(
         try:
             checkpoint = run_training(request, ranks, line.show)
         except KeyboardInterrupt:
-            stderr().print(f"Interrupted. Training since the last checkpoint in {out} is lost; --resume goes on.")
+            stderr().print(_interrupted(out))
             return SIGNAL_BASE + SIGINT
     if first:
         stdout().print(f"{checkpoint}\ncurves: {out / 'curves.png'}\nnext: livetalk train export {out} --out MODEL")
     return 0
+
+
+def _interrupted(out: Path) -> str:
+    from ..training.start import CHECKPOINTS
+    from ..training.trainer.checkpoint import has_checkpoint
+
+    if not has_checkpoint(out / CHECKPOINTS):
+        return "Interrupted before the first checkpoint; the same command starts again."
+    return f"Interrupted. Training since the last checkpoint in {out} is lost; --resume goes on."
 
 
 @contextmanager

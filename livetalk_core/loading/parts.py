@@ -58,6 +58,10 @@ class ModelParts:
                 sizes[entry.dtype] += math.prod(entry.shape)
         return sizes.most_common(1)[0][0]
 
+    def describe(self) -> str:
+        """Name of the model, and a fingerprint that changes with its transformer's weights."""
+        return f"{self.name} ({self.plan.weights.fingerprint()[:12]})"
+
     def vae(self, device: torch.device) -> WanVideoVAE:
         """The VAE with its weights; a part gives it once."""
         return WanVideoVAE(self.vae_plan.fill(device)).to(device)

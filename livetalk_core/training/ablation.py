@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..config import StreamConfig, require
 from ..engine import Engine, generate
-from ..loading import load_model
+from ..loading import load_model, open_parts
 from ..media import AtomicFile, make_folder, write_atomic
 from ..models.bundle import ModelBundle
 from .ablation_report import SHOWN, Result, lip_ends, write_report
@@ -29,9 +29,11 @@ from .evaluate.video_report import to_json
 from .recipes import Stage2Config, TrainingRecipe, change_recipe, find_recipe
 from .recipes.ablation import ARMS, CLAIMS, FIRST, TEACHER
 from .start import CHECKPOINTS, RunRequest, export_run, run_training
+from .trainer.checkpoint import has_checkpoint
 from .trainer.ranks import Ranks
+from .trainer.same_settings import require_same
 
-MEASURED, FRAMES = "rollout.json", "rollout.png"
+MEASURED, FRAMES, SETTINGS = "rollout.json", "rollout.png", "settings.json"
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,10 @@ def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], N
     base = change_recipe(find_recipe("stage2", request.recipe), request.changes)
     result: Result = {}
     case: EvaluationCase | None = None
-    if not all((request.folder(*run) / MEASURED).is_file() for run in request.runs()):
-        # A mistyped folder is told now, not after minutes of rolling out.
-        PreparedSet(request.data)
+    _require_same_settings(request)
     for arm, seed in request.runs():
         folder = request.folder(arm, seed)
-        if not (folder / MEASURED).is_file():
+        if not _is_measured(folder, request.chunks):
             model = _model(request, arm, seed, folder, ranks, say)
             say(f"{arm}, seed {seed}: {request.chunks} chunks")
             bundle = load_model(model)
@@ -107,6 +107,37 @@ def run_ablation(request: AblationRequest, ranks: Ranks, tell: Callable[[str], N
         strips = {name: request.folder(name, 0) / FRAMES for name in result}
         write_report(result, strips, request.out, request.chunks)
     return result
+
+
+def _require_same_settings(request: AblationRequest) -> None:
+    """Write down what every run is made with, before any work; refuse runs of other settings.
+
+    Raises:
+        TrainingError, CheckpointError: data or a model that cannot be read, or runs of other settings.
+    """
+    teacher = request.model if request.teacher is None else request.teacher
+    common = {"data": PreparedSet(request.data).describe()} | {
+        name: open_parts(model).describe() for name, model in (("model", request.model), ("teacher", teacher))
+    }
+    for arm, seed in request.runs():
+        path = request.folder(arm, seed) / SETTINGS
+        facts = common | {"recipe": msgspec.to_builtins(_recipe(request, arm, seed))}
+        if path.is_file():
+            require_same(path, json.loads(path.read_text()), facts)
+        else:
+            make_folder(path.parent)
+            write_atomic(path, json.dumps(facts, indent=1))
+
+
+def _recipe(request: AblationRequest, arm: str, seed: int) -> TrainingRecipe:
+    changes = [*request.changes, *ARMS.get(arm, ()), f"run.seed={seed}"]
+    return change_recipe(find_recipe("stage2", request.recipe), changes)
+
+
+def _is_measured(folder: Path, chunks: int) -> bool:
+    """Whether a rollout of so many chunks is there."""
+    path = folder / MEASURED
+    return path.is_file() and len(json.loads(path.read_text())["seconds"]) == chunks
 
 
 def rollout_config(bundle: ModelBundle, recipe: TrainingRecipe) -> StreamConfig:
@@ -158,9 +189,7 @@ def _model(
     model = folder / "model"
     if not model.is_dir():
         say(f"{arm}, seed {seed}: training")
-        changes = [*request.changes, *ARMS[arm], f"run.seed={seed}"]
-        recipe = change_recipe(find_recipe("stage2", request.recipe), changes)
-        resume = any((folder / CHECKPOINTS).glob("*/checkpoint.json"))
+        recipe, resume = _recipe(request, arm, seed), has_checkpoint(folder / CHECKPOINTS)
         run_training(RunRequest(recipe, request.model, request.data, folder, resume, request.teacher), ranks)
         export_run(folder, request.model, model)
     return model

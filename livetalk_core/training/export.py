@@ -26,7 +26,8 @@ PREFIX = "transformer."
 def export_model(checkpoint: Path, network: str, parts: ModelParts, folder: Path) -> None:
     """Write a complete model folder with a trained transformer, in layout and number format of the model it began with.
 
-    Weights are the moving average where the run kept one. The other files are linked, or copied across disks.
+    Where that one has 8 bits, in bf16. Weights are the moving average where the run kept one. The other files are
+    linked, or copied across disks.
 
     Args:
         checkpoint: Folder of one checkpoint.
@@ -41,6 +42,9 @@ def export_model(checkpoint: Path, network: str, parts: ModelParts, folder: Path
     if folder.exists():
         raise OutputError(f"{folder} exists already.", "Choose another name.", file=str(folder))
     dtype = parts.stored_dtype
+    if dtype.itemsize == 1:
+        # Numbers of 8 bits mean something only with their scales, which training has not kept.
+        dtype = torch.bfloat16
     transformer = _filled(checkpoint, network, parts, dtype)
     own_layout = parts.files.kind == "livetalk"
     source = parts.files.folder

@@ -23,7 +23,7 @@ from .methods.samples import SampleVideos
 from .methods.stage1 import Stage1
 from .methods.stage2 import Stage2
 from .recipes import RolloutConfig, Stage2Config, TrainingRecipe
-from .trainer.checkpoint import newest_checkpoint
+from .trainer.checkpoint import has_checkpoint, newest_checkpoint
 from .trainer.loop import Observer, Trainer
 from .trainer.method import Method
 from .trainer.ranks import Ranks
@@ -68,7 +68,7 @@ def run_training(request: RunRequest, ranks: Ranks, observe: Observer | None = N
     checkpoints = request.out / CHECKPOINTS
     if request.resume:
         trainer.resume()
-    elif checkpoints.is_dir() and any(checkpoints.iterdir()):
+    elif has_checkpoint(checkpoints):
         raise TrainingError(f"{request.out} holds a run already.", "Add --resume, or choose another folder.")
     trainer.run()
     return newest_checkpoint(checkpoints)
@@ -87,9 +87,17 @@ def build_trainer(request: RunRequest, ranks: Ranks, observe: Observer | None = 
         )
     vae = parts.vae(ranks.device)
     teacher = parts if request.teacher is None else open_parts(request.teacher)
+    if teacher.encoders != parts.encoders:
+        raise TrainingError(
+            f"The teacher {teacher.name} has other encoders than {parts.name}: it would judge another latent space.",
+            "Give a teacher that was trained from the same model.",
+        )
     method, rollout, speaker = _method(recipe, parts, teacher, vae, data)
     samples = SampleVideos(speaker, rollout, data, request.out / "samples", ranks)
-    identity = {"model": parts.name, "encoders": parts.encoders}
+    identity = {"model": parts.name, "encoders": parts.encoders, "data": data.describe()}
+    if isinstance(recipe.method, Stage2Config):
+        # Not in the checkpoint: what another one wants must not be learnt half way.
+        identity["teacher"] = teacher.describe()
     return Trainer(
         method, PreparedBatches(data, ranks.device), recipe, request.out, ranks,
         identity=identity, observe=observe, sample=samples,

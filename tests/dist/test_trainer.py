@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_data import recipe
+from training_data import recipe, write_prepared
 
-from livetalk_core.errors import MissingDependencyError, OutputError, TrainingError
-from livetalk_core.loading import load_model, open_parts
+from livetalk_core.errors import DeviceError, MissingDependencyError, OutputError, TrainingError
+from livetalk_core.loading import ModelParts, load_model, open_parts
+from livetalk_core.training import start
 from livetalk_core.training.recipes import TrainingRecipe, change_recipe
 from livetalk_core.training.start import RunRequest, build_trainer, export_run, run_training
 from livetalk_core.training.trainer import checkpoint
@@ -170,6 +171,69 @@ def test_checkpoint_of_other_settings_is_refused_by_name(request_for: Any, ranks
         other.resume()
     with pytest.raises(TrainingError, match="holds a run already"):
         run_training(request_for(recipe("stage1")), ranks)
+
+
+def test_run_interrupted_in_its_first_checkpoint_starts_again(request_for: Any, ranks: Ranks) -> None:
+    run = request_for(recipe("stage1", iterations=2))
+    (run.out / "checkpoints" / ".0000002.part").mkdir(parents=True)
+    run_training(run, ranks)
+    assert [path.name for path in (run.out / "checkpoints").iterdir()] == ["0000002"]
+
+
+def test_other_teacher_or_data_cannot_be_slipped_in_when_a_run_goes_on(
+    request_for: Any, ranks: Ranks, tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    other = request_for(recipe("stage1", iterations=1), "other")
+    run_training(other, ranks)
+    export_run(other.out, other.model, tmp_path / "teacher")
+    run = replace(request_for(recipe("stage2", iterations=1)), teacher=tmp_path / "teacher")
+    run_training(run, ranks)
+    longer = replace(run, recipe=recipe("stage2", iterations=2), resume=True)
+    with pytest.raises(TrainingError, match="was written with teacher = "):
+        run_training(replace(longer, teacher=None), ranks)
+    data = write_prepared(tmp_path / "data", tiny_model_folder, clips=5)
+    with pytest.raises(TrainingError, match=r"was written with data = '4 clips .*, this run has '5 clips "):
+        run_training(replace(longer, data=data), ranks)
+    # Checkpoints of the time before these were written down.
+    path = newest_checkpoint(run.out / "checkpoints") / "checkpoint.json"
+    facts = json.loads(path.read_text())
+    del facts["run"]["teacher"], facts["run"]["data"]
+    facts["run"]["run"]["accumulate"] = 1
+    path.write_text(json.dumps(facts))
+    run_training(replace(longer, recipe=recipe("stage2", iterations=2, accumulate=2)), ranks)
+
+
+def test_teacher_of_another_latent_space_is_refused(
+    request_for: Any, ranks: Ranks, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = start.open_parts
+
+    def opened(path: Path | None, *rest: Any) -> Any:
+        found = real(tiny_model_folder, *rest)
+        return found if path == tiny_model_folder else replace(found, encoders="others")
+
+    monkeypatch.setattr(start, "open_parts", opened)
+    with pytest.raises(TrainingError, match="other encoders than"):
+        build_trainer(replace(request_for(recipe("stage2")), teacher=Path("teacher")), ranks)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "tpu", "cuda"])
+def test_devices_that_training_cannot_take_are_refused(device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError), join_ranks(device):
+        pass
+
+
+def test_models_of_8_bits_are_exported_in_16(
+    request_for: Any, ranks: Ranks, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = request_for(recipe("stage1", iterations=1))
+    run_training(run, ranks)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelParts, "stored_dtype", torch.float8_e4m3fn)
+        export_run(run.out, tiny_model_folder, tmp_path / "model")
+    assert open_parts(tmp_path / "model").stored_dtype is torch.bfloat16
 
 
 def test_data_of_other_encoders_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from training_data import GEOMETRY
 
-from livetalk_core.errors import ConfigError
+from livetalk_core.errors import ConfigError, TrainingError
 from livetalk_core.loading import load_model
 from livetalk_core.training import ablation
 from livetalk_core.training.ablation import AblationRequest, rollout_config, run_ablation
@@ -90,6 +91,12 @@ def test_a_small_ablation_from_training_to_report(
         count = len(said)
         assert run_ablation(request, ranks, said.append) == found
         assert len(said) == count
+        # Longer rollouts need no new training.
+        shorter = run_ablation(replace(request, chunks=5), ranks, said.append)
+        assert len(shorter["K_max 1"]["0"]["seconds"]) == 5
+        assert not any("training" in line for line in said[count:])
+        with pytest.raises(TrainingError, match=r"recipe\.run\.batch = 1, this run has 2"):
+            run_ablation(replace(request, changes=(*CHANGES, "run.batch=2")), ranks, said.append)
 
 
 def entry(**ends: tuple[float, float]) -> dict[str, Any]:

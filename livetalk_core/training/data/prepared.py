@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +112,11 @@ class PreparedSet:
     def geometry(self) -> ChunkGeometry:
         """Chunks of the clips."""
         return self.index.geometry
+
+    def describe(self) -> str:
+        """How many clips it has, and a fingerprint that changes with them."""
+        digest = hashlib.sha256((self.folder / INDEX).read_bytes()).hexdigest()
+        return f"{len(self)} clips ({digest[:12]})"
 
     def __len__(self) -> int:
         return len(self.index.clips)

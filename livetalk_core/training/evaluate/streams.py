@@ -13,11 +13,12 @@ from ...errors import ConfigError
 from ...loading import load_model
 from ...media import make_folder, write_atomic
 from ..avatars.avatar import HELD_OUT_SEED
+from ..methods.guidance import guided_bundle
 from .cases import FPS, long_speech, make_speaker
 from .run import Tell, machine_facts
 from .sheets import SheetRow, draw_sheet, telling_frames
 from .stream_record import CURVES, StreamRecord, StreamsReport, record_stream
-from .talk import DEFAULT_SEED, size_and_geometry, stream_config
+from .talk import DEFAULT_SEED, OWN_MANNER, Manner, size_and_geometry, stream_config
 from .video_report import plot_videos
 
 _FIRST_PERSON = HELD_OUT_SEED + 200
@@ -31,31 +32,35 @@ def evaluate_streams(
     people: int = 6,
     seconds: float = 300.0,
     seed: int = DEFAULT_SEED,
+    manner: Manner = OWN_MANNER,
     tell: Tell | None = None,
 ) -> StreamsReport:
     """Let held-out people speak for `seconds` each, in bounded memory; writes streams.json, .md, .png and .jpg.
 
     Raises:
         CheckpointError, DeviceError: the model cannot be loaded.
-        ConfigError: nobody, no time, or a model that makes no square video at 25 frames per second.
+        ConfigError: nobody, no time, steps or guidance that the model cannot be run with, or a model that makes no
+            square video at 25 frames per second.
         MissingDependencyError: the renderer or a synthesiser is not installed.
         OutputError: a result cannot be written.
     """
     bundle = load_model(model)
     size, geometry = size_and_geometry(bundle)
     chunks = _chunks(people, seconds, geometry.slice_frames)
-    config = stream_config(bundle, seed)
+    config = stream_config(bundle, seed, manner.steps)
+    engine = Engine(guided_bundle(bundle, manner.guidance))
     make_folder(out)
     records = []
     for number in range(people):
         speech = long_speech(chunks * geometry.slice_frames / FPS, first=number)
         speaker = make_speaker(_FIRST_PERSON + number, speech, size)
-        stream = generate(Engine(bundle), config, Image.fromarray(speaker.reference), [speech.samples])
+        stream = generate(engine, config, Image.fromarray(speaker.reference), [speech.samples])
         frames = (chunk.frames for chunk in stream)
         records.append(record_stream(frames, speaker, f"person {number + 1}", geometry.slice_frames))
         if tell is not None:
             tell(_line(number + 1, people, records[-1]))
-    report = StreamsReport(bundle.name, tuple(records), chunks, seed, machine_facts(bundle))
+    name = bundle.name if manner == OWN_MANNER else f"{bundle.name}, {manner.describe(bundle)}"
+    report = StreamsReport(name, tuple(records), chunks, seed, machine_facts(bundle))
     write_atomic(out / "streams.json", json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     write_atomic(out / "streams.md", report.to_markdown())
     plot_videos([record.measures for record in records], out / "streams.png", f"Streams of {chunks} chunks")

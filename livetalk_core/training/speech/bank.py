@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ...errors import TrainingError
+from ...media import make_folder, write_atomic
 from .augment import augment_voice, unit_level
 from .espeak import SAMPLE_RATE, Utterance, speak_espeak
 from .festival import TRAINING_VOICES, speak_festival
@@ -197,11 +198,15 @@ def build_bank(
 
 
 def save_bank(bank: SpeechBank, path: Path) -> None:
-    """Write `path` (.safetensors) and its .json sidecar with the voice names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `path` (.safetensors) and its .json sidecar with the voice names; the former last, and whole.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    make_folder(path.parent)
+    write_atomic(path.with_suffix(".json"), json.dumps({"format": 1, "voices": bank.voices}))
     tensors = {"samples": bank.samples, "mouth": bank.mouth.astype(np.float16), "starts": bank.starts}
-    save_file(tensors, str(path))
-    path.with_suffix(".json").write_text(json.dumps({"format": 1, "voices": bank.voices}), encoding="utf-8")
+    write_atomic(path, save(tensors))
 
 
 def load_bank(path: Path) -> SpeechBank:

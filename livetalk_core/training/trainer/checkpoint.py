@@ -106,6 +106,11 @@ def _candidates(folder: Path) -> list[Path]:
     return [path.parent for path in folder.glob(f"*/{FACTS}") if path.parent.name.isdigit()]
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was ever completed there; what an interrupted first one leaves is none."""
+    return bool(_candidates(folder))
+
+
 def newest_checkpoint(folder: Path) -> Path:
     """The newest checkpoint whose files can all be read.
 

@@ -20,12 +20,16 @@ from .draws import Draws
 from .method import Method
 from .metrics import MetricLog
 from .ranks import Ranks
+from .same_settings import require_same
 from .sharding import fill_network, shard_network
 from .updates import UpdatedNetwork
 
 _logger = logging.getLogger("livetalk")
-_CHANGEABLE = ("iterations", "save_every", "keep", "log_every", "sample_every", "offload", "checkpoint_activations")
-"""Settings of a run that may differ when it is continued: none of them changes a number that was computed."""
+_CHANGEABLE = (
+    "iterations", "accumulate", "save_every", "keep", "log_every", "sample_every", "offload", "checkpoint_activations",
+)  # fmt: skip
+"""Settings of a run that may differ when it is continued: none of them changes what an update learns from; like the
+number of ranks, `accumulate` changes the order in which its samples are summed."""
 
 _PLOT_SECONDS = 60.0
 
@@ -147,8 +151,8 @@ class Trainer:
         turn: list[str] = []
         for micro in range(run.accumulate):
             batch = self.data.draw(self._draws(micro), self.method.chunks(self.iteration))
-            for updated in self._updated.values():
-                updated.exchange(micro == run.accumulate - 1)
+            # Every micro-batch exchanges its gradients: kept back until the last one, they would lie whole, in float32,
+            # on every rank (75 GB of the 14B model).
             losses, outputs = self.method.step(batch, self.iteration)
             turn = list(losses)
             for name, loss in losses.items():
@@ -199,18 +203,6 @@ class Trainer:
         return {"run": run, "method": plain["method"], **self._identity}
 
     def _check_same(self, saved: dict[str, Any], path: Path) -> None:
-        ours = _flat(msgspec.json.decode(msgspec.json.encode(self._facts())))
-        theirs = _flat(saved)
-        for key in sorted(ours.keys() | theirs.keys()):
-            if ours.get(key) != theirs.get(key):
-                raise TrainingError(
-                    f"{path} was written with {key} = {theirs.get(key)!r}, this run has {ours.get(key)!r}.",
-                    "Continue with the settings it was started with, or start anew in another folder.",
-                )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    parts = [_flat(inner, f"{path}.{key}" if path else key) for key, inner in value.items()]
-    return {key: inner for part in parts for key, inner in part.items()}
+        # Earlier versions wrote down more of what may change, and less about model and data.
+        run = {key: value for key, value in saved["run"].items() if key not in _CHANGEABLE}
+        require_same(path, {**saved, "run": run}, self._facts(), unknown=self._identity)

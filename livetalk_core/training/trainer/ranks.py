@@ -14,7 +14,8 @@ import torch.distributed.nn.functional
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ...errors import MissingDependencyError, ParallelError
+from ...errors import DeviceError, MissingDependencyError, ParallelError
+from ...loading.placement import resolve_device
 
 # torch.distributed.nn is imported before there is a world, see `parallel.groups`.
 _TIMEOUT = timedelta(minutes=30)
@@ -56,10 +57,13 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         device: "cpu", "cuda" or "auto".
 
     Raises:
+        DeviceError: another device, or one that is not here.
         MissingDependencyError: a torch that cannot shard on a CPU.
         ParallelError: the ranks do not find each other.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"Training cannot run on {device!r}.", "Give auto, cpu or cuda; each rank takes its own GPU.")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
         raise MissingDependencyError(
@@ -67,7 +71,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         )
     # Offloaded weights lie on the host: their norms are summed over gloo.
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    here = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
+    here = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else "cpu")
     if kind == "cuda":
         torch.cuda.set_device(here)
     ours = not dist.is_initialized()

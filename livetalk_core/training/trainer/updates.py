@@ -38,10 +38,6 @@ class UpdatedNetwork:
         )  # fmt: skip
         self.average = MovingAverage(self.network, trained.ema_decay) if trained.ema_decay else None
 
-    def exchange(self, wanted: bool) -> None:
-        """Whether the next backward pass exchanges gradients between the ranks: only the last micro-batch does."""
-        self.network.set_requires_gradient_sync(wanted)
-
     def gradient_norm(self) -> float:
         """Clip the gradients; their norm before, over all ranks."""
         return float(whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)))
