@@ -20,7 +20,7 @@ _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red
 def doctor(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(help="Model folders, or folders of models, to check.", show_default="./models"),
+        typer.Argument(help="Model folders, or folders of models, to check.", show_default="what is in ./models"),
     ] = None,
     timing: Annotated[bool, option("Load the embedded model and time it.")] = True,
     as_json: Json = False,
@@ -31,10 +31,9 @@ def doctor(
     """
     from ..diagnostics.doctor import diagnose
 
-    folders = models or [folder for folder in (Path("models"),) if folder.is_dir()]
     if not as_json and timing:
         stderr().print("looking around, and timing the embedded model ...", style="dim")
-    diagnosis = diagnose(folders, timing)
+    diagnosis = diagnose(models or None, timing)
     if as_json:
         print_json(diagnosis.plain())
     else:

@@ -67,7 +67,7 @@ def _show(report: PlanReport, dtype: str) -> None:
         "work": f"{_si(cost.step_flops)}FLOP per step x {cost.steps} = {_si(cost.step_flops * cost.steps)}FLOP, of "
         f"which attention {cost.attention_flops / cost.step_flops:.0%}; VAE {_si(parts)}FLOP ({frames} latent frames)",
         "sent per rank": f"ulysses {_si(cost.ulysses_bytes)}B, ring {_si(cost.ring_bytes)}B, gather "
-        f"{_si(cost.gather_bytes)}B per step; VAE borders {_si(cost.decode.sent + cost.encode.sent)}B per chunk",
+        f"{_si(cost.gather_bytes)}B per step; VAE {_si(cost.decode.sent + cost.encode.sent)}B per chunk",
         "memory per rank": f"about {_si(cost.memory_bytes)}B in {dtype}, weights {_si(cost.weight_bytes)}B of it "
         "(every rank holds them all)",
     }

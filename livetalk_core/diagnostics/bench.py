@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Offload
-from ..errors import ConfigError
+from ..errors import ConfigError, ParallelError
 from ..loading.describe import describe_model
 from ..media import array_sound, load_picture, open_sound
 from ..production.backend import Backend, Watch
@@ -186,13 +186,19 @@ def _time_chunks(
     total = request.warmup + request.chunks
     first_frame, timings, resident = 0.0, [], []
     pace = time.perf_counter()
+    pids = backend.worker_pids
     for done, made in enumerate(islice(_endless(backend, job), total), 1):
         seconds, pace = time.perf_counter() - pace, time.perf_counter()
         first_frame = first_frame or seconds
         tell("warming up" if done <= request.warmup else "timing", done, total)
         if done > request.warmup:
             timings.append({**made.timings, "chunk": seconds})
-            resident.append(resident_bytes(backend.worker_pids))
+            if backend.worker_pids != pids:
+                raise ParallelError(
+                    f"A rank was replaced while chunk {done} was timed: the figures mean nothing.",
+                    "See why with 'livetalk daemon logs', and measure again.",
+                )
+            resident.append(resident_bytes(pids))
     return first_frame, timings, resident
 
 

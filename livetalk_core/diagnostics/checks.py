@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
-import psutil
-
 from ..daemon.processes import usable_cores
 from ..errors import LiveTalkError
 from .environment import cpu_name, graphics_cards, library_version
@@ -73,10 +71,20 @@ def _graphics() -> Iterator[Finding]:
     for index, card in enumerate(cards):
         text = f"{card['name']}, {card['memory_bytes'] / _GIB:.0f} GiB, compute capability {card['capability']}"
         yield Finding(f"GPU cuda:{index}", "ok", text)
-    if not cards and shutil.which("nvidia-smi") and torch.version.cuda is None:
+    driver = shutil.which("nvidia-smi") is not None
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not cards and driver and torch.version.cuda is None:
         yield Finding(
             "GPU", "problem", "an NVIDIA driver is here, but this torch was built without CUDA",
             "Install the CUDA build: see https://pytorch.org/get-started/locally",
+        )  # fmt: skip
+    elif not cards and driver and hidden is not None:
+        text = f"torch sees none; CUDA_VISIBLE_DEVICES is {hidden!r}"
+        yield Finding("GPU", "note", text, "Unset it to use all GPUs.")
+    elif not cards and driver:
+        yield Finding(
+            "GPU", "problem", f"an NVIDIA driver is here, but torch {torch.__version__} sees no GPU",
+            "Look at nvidia-smi: a newer driver, or a torch for an older CUDA, is needed.",
         )  # fmt: skip
     elif not cards:
         yield Finding("GPU", "note", "none", "The embedded model does not need one; the 14B model does.")
@@ -156,9 +164,13 @@ def _daemon() -> Iterator[Finding]:
 
 
 def _memory_and_disk() -> Iterator[Finding]:
-    memory = psutil.virtual_memory()
-    text = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
-    if memory.available < 2 * _GIB:
+    import torch
+
+    from ..loading.placement import memory_of
+
+    available, total = memory_of(torch.device("cpu")) or (0, 0)
+    text = f"{available / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    if available < 2 * _GIB:
         yield Finding("memory", "problem", text, "Close other programs: the embedded model needs about 2 GiB.")
     else:
         yield Finding("memory", "ok", text)
@@ -176,16 +188,27 @@ CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
 """Everything but models, in the order in which it is shown."""
 
 
-def models_in(folder: Path) -> Iterator[Finding]:
-    """The model in a folder, or the models in its sub-folders."""
+def models_in(folder: Path, required: bool = True) -> Iterator[Finding]:
+    """The model in a folder, or the models in its sub-folders.
+
+    Args:
+        folder: Where to look.
+        required: Finding none is a problem.
+    """
+    inside = [child for child in sorted(folder.iterdir()) if _looks_like_model(child)] if folder.is_dir() else []
+    if _looks_like_model(folder) or (required and not inside):
+        inside = [folder]
+    for path in inside:
+        yield model_finding(path, f"model {path}")
+
+
+def _looks_like_model(path: Path) -> bool:
     from ..loading.layout import MANIFEST, TRANSFORMER_STEM
 
-    def looks_like_model(path: Path) -> bool:
+    try:
         return (path / MANIFEST).is_file() or any(path.glob(f"{TRANSFORMER_STEM}*.safetensors"))
-
-    inside = [child for child in sorted(folder.iterdir()) if looks_like_model(child)] if folder.is_dir() else []
-    for path in [folder] if looks_like_model(folder) or not inside else inside:
-        yield model_finding(path, f"model {path}")
+    except OSError:  # a folder that is not for us to look into
+        return False
 
 
 def model_finding(path: Path | None, subject: str) -> Finding:

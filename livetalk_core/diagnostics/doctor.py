@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,21 @@ class Diagnosis:
         return {"format": "livetalk-doctor", "version": 1, "livetalk": __version__, "ok": self.ok, **asdict(self)}
 
 
-def diagnose(models: Sequence[Path] = (), timing: bool = True) -> Diagnosis:
+MODEL_FOLDERS = (Path("models"), Path("models", "livetalk"))
+"""Where models may lie if nobody says it: in the current folder, and in ComfyUI's."""
+
+
+def diagnose(models: Sequence[Path] | None = None, timing: bool = True) -> Diagnosis:
     """Look at everything LiveTalk needs; nothing is changed.
 
     Args:
-        models: Folders to look at, each a model or a folder of models.
+        models: Folders to look at, each a model or a folder of models; None: what is found in `MODEL_FOLDERS`.
         timing: Load the embedded model and time a few chunks; takes some seconds.
     """
-    findings = [finding for check in CHECKS for finding in _guarded(check)]
-    findings += [finding for folder in models for finding in models_in(folder)]
+    findings = [finding for check in CHECKS for finding in _guarded(check, check.__name__.strip("_").replace("_", " "))]
+    for folder in MODEL_FOLDERS if models is None else models:
+        look = partial(models_in, folder, required=models is not None)
+        findings += _guarded(look, f"models in {folder}", "Name the model's own folder.")
     rows, problem = capabilities(timing)
     if problem is not None:
         fix = problem.hint or "Install LiveTalk again."
@@ -49,11 +56,13 @@ def diagnose(models: Sequence[Path] = (), timing: bool = True) -> Diagnosis:
     return Diagnosis(tuple(findings), tuple(rows))
 
 
-def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(
+    check: Callable[[], Iterator[Finding]],
+    subject: str,
+    fix: str = "Install again: pip install --force-reinstall livetalk",
+) -> Iterator[Finding]:
     """A check that fails is a finding of its own: the others still count."""
     try:
         yield from check()
     except Exception as error:
-        subject = check.__name__.strip("_").replace("_", " ")
-        fix = "Install again: pip install --force-reinstall livetalk"
         yield Finding(subject, "problem", f"could not be checked: {error}", fix)

@@ -6,6 +6,7 @@ import logging
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from .. import telemetry
 from ..errors import LiveTalkError, MissingDependencyError, ParallelError
@@ -13,7 +14,7 @@ from ..models.attention import AttentionFunction, sdpa
 from .groups import Groups
 from .plan import ParallelPlan
 from .sequence import SequenceParallel
-from .sequence_xfuser import XFuserSequence
+from .sequence_xfuser import XFuserSequence, xfuser_layer
 
 Backend = Literal["auto", "torch", "xfuser"]
 
@@ -46,19 +47,13 @@ def make_sequence(
     ours = SequenceParallel(groups, plan.ulysses, plan.ring, attention)
     if backend == "torch" or (backend == "auto" and groups.device.type != "cuda"):
         return ours
-    try:
-        theirs = XFuserSequence(groups, plan.ulysses, plan.ring)
-        difference = largest_difference(ours, theirs, plan, head_dim, dtype)
-        problem: LiveTalkError | None = None
-        if not difference <= _TOLERANCE[dtype]:
-            problem = ParallelError(f"xfuser differs from torch by {difference:.1e} of the largest value.")
-    except MissingDependencyError as error:
-        problem = error
-    except Exception as error:  # a third party's code on a third party's versions
-        problem = ParallelError(f"xfuser failed ({type(error).__name__}: {str(error)[:200]}).")
-    failed = int(groups.all_gather(torch.tensor([problem is not None], dtype=torch.int64)).sum())
-    if not failed:
-        return theirs
+    theirs: SequenceParallel | None = None
+    problem = _unusable()
+    # Making xfuser's groups is collective: nobody begins where one cannot.
+    if not _anywhere(groups, problem):
+        theirs, problem = _tried(ours, plan, head_dim, dtype)
+        if theirs is not None and not _anywhere(groups, problem):
+            return theirs
     reason = problem or ParallelError("xfuser failed on another rank.")
     if backend == "xfuser":
         raise reason
@@ -67,22 +62,47 @@ def make_sequence(
     return ours
 
 
+def _unusable() -> LiveTalkError | None:
+    try:
+        xfuser_layer()
+    except MissingDependencyError as error:
+        return error
+    return None
+
+
+def _anywhere(groups: Groups, problem: LiveTalkError | None) -> bool:
+    return bool(groups.all_gather(torch.tensor([problem is not None], dtype=torch.int64)).sum())
+
+
+def _tried(
+    ours: SequenceParallel, plan: ParallelPlan, head_dim: int, dtype: torch.dtype
+) -> tuple[SequenceParallel | None, LiveTalkError | None]:
+    """xfuser's split, and what is wrong with it; collective, and it always gets as far as the ranks' agreement."""
+    expected = probe_attention(ours, plan, head_dim, dtype)
+    try:
+        theirs = XFuserSequence(ours.groups, plan.ulysses, plan.ring)
+        difference = relative_difference(expected, probe_attention(theirs, plan, head_dim, dtype))
+    except Exception as error:  # a third party's code on a third party's versions
+        return None, ParallelError(f"xfuser failed ({type(error).__name__}: {str(error)[:200]}).")
+    if difference <= _TOLERANCE[dtype]:
+        return theirs, None
+    return theirs, ParallelError(f"xfuser differs from torch by {difference:.1e} of the largest value.")
+
+
 @torch.no_grad()
-def largest_difference(
-    ours: SequenceParallel, theirs: SequenceParallel, plan: ParallelPlan, head_dim: int, dtype: torch.dtype
-) -> float:
-    """How far two backends are apart on random numbers, relative to the largest output, on this rank."""
-    groups = ours.groups
+def probe_attention(shard: SequenceParallel, plan: ParallelPlan, head_dim: int, dtype: torch.dtype) -> Tensor:
+    """This rank's attention over the same random numbers, whatever computes it."""
+    groups = shard.groups
     # A few tokens per rank tell as much as all; the remainder over the ranks is kept, as it decides the padding.
     tokens = min(plan.tokens, 64 * plan.world + plan.tokens % plan.world)
     generator = torch.Generator().manual_seed(0)
     shape = (3, 1, tokens, plan.heads, head_dim)
     full = torch.randn(shape, generator=generator).to(dtype).to(groups.device)
-    results = []
-    for shard in (ours, theirs):
-        query, key, value = (shard.split(t) for t in full)
-        start, stop = shard.token_range(tokens)
-        results.append(shard.attention(query, key, value)[:, : stop - start].float())
-    if not results[0].numel():
-        return 0.0
-    return float((results[0] - results[1]).abs().max() / results[0].abs().max())
+    query, key, value = (shard.split(t) for t in full)
+    start, stop = shard.token_range(tokens)
+    return shard.attention(query, key, value)[:, : stop - start].float()
+
+
+def relative_difference(expected: Tensor, found: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    return float((expected - found).abs().max() / expected.abs().max()) if expected.numel() else 0.0

@@ -24,6 +24,8 @@ class ChunkCost:
         steps: Transformer steps.
         decode, encode: The VAE's passes over the chunk and over the motion frames.
         ulysses_bytes, ring_bytes, gather_bytes: Sent per rank and step.
+        number_bytes: Per number.
+        step_bytes: Weights that every step reads: the transformer's.
         weight_bytes: Held by every rank.
         memory_bytes: Weights and working memory of a rank, estimated.
     """
@@ -36,6 +38,8 @@ class ChunkCost:
     ulysses_bytes: float
     ring_bytes: float
     gather_bytes: float
+    number_bytes: int
+    step_bytes: float
     weight_bytes: float
     memory_bytes: float
 
@@ -84,7 +88,8 @@ def chunk_cost(
     step, attention = transformer_flops(model, plan.tokens, frames)
     local = plan.tokens_per_rank * model.dim * width * model.layers
     patch = model.patch[0] * model.patch[1] * model.patch[2]
-    weights = model.parameters * width + shape.weights_elsewhere
+    of_steps = float(model.parameters * width)
+    weights = of_steps + shape.weights_elsewhere + shape.text_weights * (width / 2 - 1)
     return ChunkCost(
         step_flops=step,
         attention_flops=attention,
@@ -94,6 +99,8 @@ def chunk_cost(
         ulysses_bytes=4 * local * (plan.ulysses - 1) / plan.ulysses,
         ring_bytes=2 * local * (plan.ring - 1),
         gather_bytes=plan.tokens_per_rank * model.out_channels * patch * 4.0 * (plan.world - 1),
+        number_bytes=width,
+        step_bytes=of_steps,
         weight_bytes=weights,
         memory_bytes=weights + max(_transformer_memory(plan, model, width), _vae_memory(plan, shape, frames, width)),
     )
@@ -104,9 +111,9 @@ def predict(plan: ParallelPlan, cost: ChunkCost, gpu: Gpu) -> Prediction:
 
     The busiest rank decides: padded places are computed, and the VAE waits for the largest tile.
     """
-    peak = gpu.bf16 * 1e12
+    peak = (gpu.bf16 if cost.number_bytes == 2 else gpu.fp32) * 1e12
     share = plan.tokens_per_rank / plan.tokens
-    weights = cost.weight_bytes / gpu.bandwidth
+    weights = cost.step_bytes / gpu.bandwidth
     transformer = cost.steps * max(cost.step_flops * share / peak, weights)
     cells = plan.latent_hw[0] * plan.latent_hw[1]
     vae = (cost.decode.flops + cost.encode.flops) * plan.grid.largest_tile() / cells / peak
@@ -125,7 +132,7 @@ def require_fits(cost: ChunkCost, gpu: Gpu) -> None:
         working = cost.memory_bytes - cost.weight_bytes
         raise DeviceError(
             f"Every rank needs weights {cost.weight_bytes / 1e9:.1f} GB + working memory {working / 1e9:.1f} GB = "
-            f"{cost.memory_bytes / 1e9:.1f} GB; a {gpu.name} has {gpu.memory / 1e9:.0f} GB.",
+            f"{cost.memory_bytes / 1e9:.1f} GB; the {gpu.name} has {gpu.memory / 1e9:.0f} GB.",
             "More ranks do not shrink the weights: use a larger card, fewer bytes per weight, or offload 'encoders' "
             "(13 GB less).",
             gpu=gpu.name,

@@ -20,7 +20,7 @@ def attention_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tenso
         out, lse = _by_products(q, k, v)
     elif query.device.type == "cpu":
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    elif query.device.type == "cuda" and query.dtype in _FLASH_DTYPES and query.shape[-1] <= _MAX_FLASH_WIDTH:
+    elif query.device.type == "cuda" and _has_flash(query):
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
     elif query.device.type == "cuda":
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
@@ -30,6 +30,12 @@ def attention_with_lse(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tenso
         out, lse = _by_products(q.float(), k.float(), v.float())
     precise = torch.promote_types(out.dtype, torch.float32)
     return out.transpose(1, 2).to(precise), lse.transpose(1, 2).unsqueeze(-1).to(precise)
+
+
+def _has_flash(query: Tensor) -> bool:
+    """Cards before Ampere have no such kernel."""
+    fits = query.dtype in _FLASH_DTYPES and query.shape[-1] <= _MAX_FLASH_WIDTH
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> tuple[Tensor, Tensor]:

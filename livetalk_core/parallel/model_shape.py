@@ -84,9 +84,11 @@ class ModelShape:
     Attributes:
         name: For people.
         weights_elsewhere: Bytes of the text, image and audio encoders, which every rank holds too.
+        text_weights: Those of the text encoder among them, which take the chosen number format; stored in 16 bits.
     """
 
     name: str = "14b"
     transformer: TransformerShape = TransformerShape()
     vae: VAEShape = VAEShape()
     weights_elsewhere: float = 13.5e9
+    text_weights: float = 11.4e9

@@ -227,14 +227,14 @@ def even_parts(total: int, parts: int) -> tuple[int, ...]:
 
 def _degrees(world: int, heads: int, ulysses: int | None, ring: int | None) -> tuple[int, int]:
     """Both degrees, if their product is the world and ulysses divides the heads."""
+    if ulysses is not None:
+        _require_degree("ulysses", ulysses)
+    if ring is not None:
+        _require_degree("ring", ring)
     if ulysses is None:
-        if ring is not None:
-            _require_degree("ring", ring)
-        ulysses = math.gcd(world, heads) if ring is None else world // ring
+        ulysses = math.gcd(world, heads) if ring is None else max(1, world // ring)
     if ring is None:
-        ring = world // max(1, ulysses)
-    _require_degree("ulysses", ulysses)
-    _require_degree("ring", ring)
+        ring = max(1, world // ulysses)
     if ulysses * ring != world:
         raise ConfigError(
             f"ulysses {ulysses} x ring {ring} = {ulysses * ring}, but there are {world} ranks.",

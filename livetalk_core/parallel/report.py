@@ -167,6 +167,7 @@ def _shape_and_defaults(model: str | None) -> tuple[ModelShape, ModelDefaults]:
         transformer=TransformerShape.from_config(read_model_config(files.transformer.config), image_tokens),
         vae=vae,
         weights_elsewhere=sum(_file_bytes(part.weights) for part in others if part is not None),
+        text_weights=0 if files.text_encoder is None else _file_bytes(files.text_encoder.weights),
     )
     return shape, manifest.defaults
 

@@ -32,7 +32,7 @@ class XFuserSequence(SequenceParallel):
     """
 
     def __init__(self, groups: Groups, ulysses: int, ring: int) -> None:
-        layer_class = _layer_class()
+        layer_class = xfuser_layer()
         super().__init__(groups, ulysses, ring)
         _initialise_xfuser(groups, ulysses, ring)
         self._xfuser_ring, attention_kind = _own_ring()
@@ -55,7 +55,7 @@ class XFuserSequence(SequenceParallel):
         return out
 
 
-def _layer_class() -> Any:
+def xfuser_layer() -> Any:
     """`xFuserLongContextAttention`; MissingDependencyError if it cannot be had."""
     if importlib.util.find_spec("xfuser") is None:
         raise MissingDependencyError("xfuser is not installed.", "pip install xfuser, or use the torch backend.")

@@ -19,7 +19,7 @@ class LayerCost:
         frames: Frames it computes.
         inputs, outputs: Channels.
         taps: Kernel elements over time and plane.
-        halo: Pixels of the plane that a tile needs from each neighbour.
+        halo: Positions of the plane, at `scale`, that a tile needs from each neighbour.
     """
 
     scale: float
@@ -27,7 +27,7 @@ class LayerCost:
     inputs: int
     outputs: int
     taps: int
-    halo: int
+    halo: float
 
     def flops(self, cells: int) -> float:
         """Floating-point operations on a picture of that many latent cells."""
@@ -57,11 +57,13 @@ def _cost(layers: list[LayerCost], shape: VAEShape, frames: int, grid: TileGrid,
     cells = sum(grid.heights) * sum(grid.widths)
     channels = shape.base_dim * shape.multipliers[-1]
     attention = frames * (4.0 * cells**2 * channels + 8.0 * cells * channels**2)
-    # Memory for keys and values of all other ranks, then borders with up to four neighbours.
+    # Keys and values for all other ranks, borders with up to four neighbours, and the finished tile for all.
     edge = (min(grid.rows - 1, 2) * max(grid.widths)) + min(grid.columns - 1, 2) * max(grid.heights)
     halo = sum(edge * layer.scale * layer.halo * layer.frames * layer.inputs * width for layer in layers)
     keys = 2.0 * grid.largest_tile() * channels * frames * width * (grid.tiles - 1)
-    return VAECost(sum(layer.flops(cells) for layer in layers) + attention, attention, halo + keys)
+    last = layers[-1]
+    result = grid.largest_tile() * last.scale**2 * last.frames * last.outputs * width * (grid.tiles - 1)
+    return VAECost(sum(layer.flops(cells) for layer in layers) + attention, attention, halo + keys + result)
 
 
 def _resnet(scale: float, frames: int, inputs: int, outputs: int) -> Iterator[LayerCost]:
@@ -91,7 +93,8 @@ def _decoder(shape: VAEShape, frames: int) -> Iterator[LayerCost]:
             yield LayerCost(scale, frames - 1, outputs, 2 * outputs, 3, 0)
             frames = 2 * frames - 1
         scale *= 2
-        yield LayerCost(scale, frames, outputs, outputs // 2, 9, 1)
+        # Neighbours are asked before the picture is made twice as large.
+        yield LayerCost(scale, frames, outputs, outputs // 2, 9, 0.5)
     yield LayerCost(scale, frames, widths[-1], shape.channels, 27, 1)
 
 

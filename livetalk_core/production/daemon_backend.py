@@ -152,9 +152,9 @@ class DaemonBackend:
             while (chunk := _next(stream, feeder, hear)) is not None:
                 if feeder is not None:
                     feeder.delivered(chunk.index)
+                if hear.recovered:
+                    hear.recovered, self._pids = False, _pids(client)
                 yield Made(chunk.index, chunk.first_frame, chunk.frames, chunk.timings, chunk.stats, chunk.state)
-            if hear.recovered:
-                self._pids = _pids(client)
 
 
 class Hearing:

@@ -11,7 +11,7 @@ import xfuser_shim
 
 from livetalk_core.errors import LiveTalkError
 from livetalk_core.parallel import sequence_xfuser
-from livetalk_core.parallel.backends import largest_difference, make_sequence
+from livetalk_core.parallel.backends import make_sequence, probe_attention, relative_difference
 from livetalk_core.parallel.groups import Groups
 from livetalk_core.parallel.plan import make_plan
 from livetalk_core.parallel.sequence import SequenceParallel
@@ -28,7 +28,8 @@ def compare(groups: Groups, ulysses: int, ring: int, length: int, own_ring: bool
     plan = make_plan(groups.world, HEADS, length, (8, 8), ulysses=ulysses, ring=ring)
     ours = SequenceParallel(groups, ulysses, ring)
     theirs = sequence_xfuser.XFuserSequence(groups, ulysses, ring)
-    difference = largest_difference(ours, theirs, plan, 16, torch.float32)
+    found = [probe_attention(shard, plan, 16, torch.float32) for shard in (ours, theirs)]
+    difference = relative_difference(*found)
     # xfuser keeps one set of groups: the next object ends the life of the one before.
     chosen = make_sequence(plan, groups, 16, torch.float32, "xfuser")
     automatic = make_sequence(plan, groups, 16, torch.float32, "auto")

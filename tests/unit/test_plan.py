@@ -114,21 +114,56 @@ def test_prediction_is_the_roofline_of_eight_h800() -> None:
     assert prediction.roofline < prediction.expected
 
 
+def test_float32_has_its_own_rates_and_weights() -> None:
+    plan, shape = make_plan(8, 40, PUBLISHED_TOKENS, PUBLISHED_HW), ModelShape()
+    half, full = (chunk_cost(plan, shape, 9, 2, 4, width) for width in (2, 4))
+    card = find_gpu("H200")
+    slower = predict(plan, full, card).transformer / predict(plan, half, card).transformer
+    assert slower == pytest.approx(card.bf16 / card.fp32)
+    assert (full.weight_bytes - half.weight_bytes) / 1e9 == pytest.approx(2 * 18.56 + 11.4, rel=0.01)
+
+
+def test_steps_read_the_transformer_alone_from_memory() -> None:
+    plan = make_plan(40, 40, PUBLISHED_TOKENS, PUBLISHED_HW)
+    prediction = predict(plan, chunk_cost(plan, ModelShape(), 9, 2, 4), find_gpu("H800"))
+    assert prediction.transformer == pytest.approx(4 * 468e12 / 40 / 989e12, rel=0.01)
+
+
+@pytest.mark.parametrize(("degrees", "words"), [
+    ({"ulysses": 16}, "ulysses 16 x ring 1 = 16, but there are 8"), ({"ring": 16}, "ulysses 1 x ring 16 = 16"),
+    ({"ulysses": 0}, "ulysses is 0"), ({"ring": 0}, "ring is 0"),
+])  # fmt: skip
+def test_degrees_that_make_no_world_are_refused_by_their_own_name(degrees: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_plan(8, 40, PUBLISHED_TOKENS, PUBLISHED_HW, **degrees)
+
+
 def test_a_card_too_small_is_refused_with_the_sum() -> None:
     cost = chunk_cost(make_plan(8, 40, PUBLISHED_TOKENS, PUBLISHED_HW), ModelShape(), 9, 2, 4)
-    with pytest.raises(DeviceError, match=r"weights .* GB \+ working memory .* GB = .* GB; a RTX4090 has 24 GB"):
+    with pytest.raises(DeviceError, match=r"weights .* GB \+ working memory .* GB = .* GB; the RTX4090 has 24 GB"):
         require_fits(cost, find_gpu("rtx 4090"))
     require_fits(cost, find_gpu("H100"))
 
 
 @pytest.mark.parametrize(
-    ("spelling", "name"), [("NVIDIA H200", "H200"), ("rtx-5090", "RTX5090"), ("4090", "RTX4090"), ("H20", "H20")]
+    ("spelling", "name"),
+    [
+        ("NVIDIA H200", "H200"), ("rtx-5090", "RTX5090"), ("4090", "RTX4090"), ("H20", "H20"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA H100 80GB HBM3", "H100"),
+    ],
 )
 def test_cards_are_found_in_any_spelling(spelling: str, name: str) -> None:
     assert find_gpu(spelling).name == name
 
 
-@pytest.mark.parametrize("name", ["", "Voodoo2"])
+def test_memory_in_the_name_counts() -> None:
+    assert find_gpu("NVIDIA A100-SXM4-40GB").memory == 40e9
+    assert find_gpu("NVIDIA A100-SXM4-80GB").memory == find_gpu("a100").memory == 80e9
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Voodoo2", "RTX A1000", "GH200", "RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-80GB MIG 3g.40gb"]
+)
 def test_unknown_cards_are_refused_with_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match="H800"):
         find_gpu(name)
