@@ -45,7 +45,7 @@ class StreamChunkSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "seed", default=9999, min=0, max=MAX_SEED, control_after_generate=True,
-                    tooltip="Same seed and settings, same video, on any number of GPUs.",
+                    tooltip="Same seed and settings, same video; on several GPUs up to rounding.",
                 ),
                 io.Int.Input(
                     "width", default=0, min=0, max=MAX_SIDE, step=SIDE_STEP,

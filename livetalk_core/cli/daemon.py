@@ -19,7 +19,7 @@ from .options import Json
 daemon_app = typer.Typer(
     name="daemon",
     help="Keep a model loaded on one or more ranks (processes, one per GPU) between videos.",
-    epilog="'livetalk generate --world-size N' with the same model, ranks and number format joins a daemon that runs,"
+    epilog="'livetalk generate --world-size N' with the options of 'daemon start' joins a daemon that runs,"
     " and starts one of its own where none does.",
     no_args_is_help=True,
 )

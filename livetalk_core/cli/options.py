@@ -76,7 +76,7 @@ class RankOptions:
         int | None,
         option(
             "Ranks that compute: processes of a daemon, one per GPU. 'generate' joins a daemon that 'livetalk daemon"
-            " start' left running with the same model, ranks and number format.",
+            " start' left running with the same options.",
             _RANKS, "this process; one rank for 'daemon start'",
         ),
     ] = None  # fmt: skip

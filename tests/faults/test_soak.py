@@ -1,6 +1,6 @@
 """Long runs of the embedded model on real ranks, with small pictures: killed, cancelled, kept busy (slow tier).
 
-`LIVETALK_TEST_SCALE` multiplies the counts; 1 gives those of the acceptance list: 50 kills, 100 cancels, 500 chunks.
+`LIVETALK_TEST_SCALE` multiplies the counts; 1 means 50 kills, 100 cancels, 500 chunks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The teacher's guidance: what speech and text add is exaggerated (reference 1.5, dual guidance)."""
+"""The teacher's guidance: what speech and text add is exaggerated (the paper's dual guidance)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def frame_mean(values: Tensor, frames: Tensor) -> Tensor:
 
 
 def matching_gradient(student: Tensor, fake: Tensor, real: Tensor, frames: Tensor) -> Tensor:
-    """(x0_fake - x0_real) / mean |x0_student - x0_real| (reference 1.5, stage 2, 6); the mean is per clip.
+    """(x0_fake - x0_real) / mean |x0_student - x0_real| (the paper's stage 2); the mean is per clip.
 
     Args:
         student, fake, real: Clean latents [B,C,T,h,w]: the student's, and what fake score and teacher make of them.

@@ -1,4 +1,4 @@
-"""Stage 1, latency-aware adaptation: flow matching on chunks that continue clean motion latents (reference 1.5)."""
+"""Stage 1, latency-aware adaptation: flow matching on chunks that continue clean motion latents."""
 
 from __future__ import annotations
 

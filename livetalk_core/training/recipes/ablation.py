@@ -18,5 +18,6 @@ ARMS: Final[dict[str, tuple[str, ...]]] = {
     "noisy teacher motion": ("method.max_chunks=5", "method.noisy_teacher_motion=true"),
     "motion alignment": ("method.max_chunks=5", "method.motion_alignment=1.0"),
 }
-"""Name -> changed settings. The first four are the paper's claim, the last two the reproduction's (reference 1.5)."""
+"""Name -> changed settings. The first four are the paper's claim, the last two those of the public
+reproduction (docs/ablation.md)."""
 CLAIMS: Final = ("noisy teacher motion", "motion alignment")

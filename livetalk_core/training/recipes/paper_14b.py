@@ -1,6 +1,7 @@
 """The paper's two stages for the 14B model on eight GPUs of 80 GB.
 
-Numbers that the paper gives are the paper's; the others are those of the public reproduction (reference 1.5).
+Numbers that the paper gives are the paper's; the others are those of the public reproduction
+(nanxiaolu/FlashTalk-Training-Code).
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class RunConfig(Settings, frozen=True, kw_only=True):
 
 
 class Stage1Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="stage1"):
-    """Latency-aware adaptation: flow matching with clean motion latents (reference 1.5, stage 1).
+    """Latency-aware adaptation: flow matching with clean motion latents (the paper's stage 1).
 
     Attributes:
         optimizer: Of the one trained network.
@@ -123,7 +123,7 @@ class RolloutConfig(Settings, frozen=True, kw_only=True):
 
 
 class Stage2Config(Settings, frozen=True, kw_only=True, tag_field="stage", tag="stage2"):
-    """Self-correcting bidirectional distillation (reference 1.5, stage 2).
+    """Self-correcting bidirectional distillation (the paper's stage 2).
 
     Attributes:
         student, fake_score: Optimisers of the two trained networks.
