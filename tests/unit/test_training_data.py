@@ -17,6 +17,7 @@ from livetalk_core.engine.constants import audio_encoder, reference_latents
 from livetalk_core.errors import ConfigError, TrainingError
 from livetalk_core.loading import open_parts
 from livetalk_core.models.bundle import ModelBundle
+from livetalk_core.training.data import shards
 from livetalk_core.training.data.background import STILL, background_similarity
 from livetalk_core.training.data.batches import PreparedBatches
 from livetalk_core.training.data.buckets import bucket_sizes, nearest_bucket
@@ -101,6 +102,20 @@ def test_batches_do_not_depend_on_the_number_of_ranks(prepared_folder: Path) -> 
     assert together.windows.shape[:4] == (4, 2, 9, 5)
     with pytest.raises(TrainingError, match="has 4 chunks"):
         batches.draw(Draws(0, 0, range(1)), 4)
+
+
+def test_long_videos_go_to_disk_in_parts(
+    tiny_model: ModelBundle, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = open_parts(tiny_model_folder).encoders
+    whole = prepare(RandomSource(4, chunks=1), tiny_model, encoders, tmp_path / "whole")
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    parts = prepare(RandomSource(4, chunks=1), tiny_model, encoders, tmp_path / "parts")
+    assert [clip.shard for clip in parts.clips[:2]] == ["64x64_00000.safetensors", "64x64_00000_1.safetensors"]
+    assert {clip.shard for clip in whole.clips} == {"64x64_00000.safetensors"}
+    one, other = PreparedSet(tmp_path / "whole"), PreparedSet(tmp_path / "parts")
+    for number in range(4):
+        assert torch.equal(one.read(number, 0, 1, 0).latents, other.read(number, 0, 1, 0).latents)
 
 
 def test_small_buckets_stand_as_well_as_they_lie() -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from torch import Tensor
 
 from ...config import Settings
 from ...errors import TrainingError
-from ...loading.atomic_files import require_space, unwritable, write_json, write_safetensors
+from ...loading.atomic_files import unwritable, write_json, write_safetensors
 from ...media import make_folder
 from ...models.bundle import ModelBundle
 from .encode import encode_clip, encode_texts
 from .prepared import FORMAT, INDEX, TEXTS, ClipEntry, DatasetIndex, count_reasons
 from .raw import ClipSource, RawClip, Skipped
+from .shards import ShardWriter
 
 Progress = Callable[[int, int, str], None]
 """(groups done, groups in all, name of the group that is next)."""
@@ -83,7 +83,7 @@ def _encode_part(
     source: ClipSource, bundle: ModelBundle, folder: Path, number: int, names: tuple[str, ...], encoders: str,
     total: int, progress: Progress | None,
 ) -> _Part:  # fmt: skip
-    shards: dict[str, dict[str, Tensor]] = {}
+    shards = ShardWriter(folder, number)
     entries: list[dict[str, Any]] = []
     prompts: list[str] = []
     skipped: list[str] = []
@@ -96,10 +96,8 @@ def _encode_part(
                 continue
             if clip.prompt not in prompts:
                 prompts.append(clip.prompt)
-            entries.append(_add(shards, clip, bundle, number, prompts.index(clip.prompt)))
-    for name, tensors in shards.items():
-        require_space(folder, sum(tensor.nbytes for tensor in tensors.values()))
-        write_safetensors(folder / name, tensors)
+            entries.append(_add(shards, clip, bundle, prompts.index(clip.prompt)))
+    shards.flush()
     clips = tuple(ClipEntry(**entry) for entry in entries)
     return _Part(
         encoders=encoders, settings=source.settings, groups=names, clips=clips, prompts=tuple(prompts),
@@ -115,16 +113,13 @@ def _remove(*paths: Path) -> None:
             raise unwritable(path, error) from error
 
 
-def _add(
-    shards: dict[str, dict[str, Tensor]], clip: RawClip, bundle: ModelBundle, number: int, prompt: int
-) -> dict[str, Any]:
+def _add(shards: ShardWriter, clip: RawClip, bundle: ModelBundle, prompt: int) -> dict[str, Any]:
     tensors = encode_clip(bundle, clip)
     bucket = f"{clip.size[0]}x{clip.size[1]}"
-    shard = f"{bucket}_{number:05d}.safetensors"
-    shards.setdefault(shard, {}).update({f"{clip.name}/{kind}": tensor for kind, tensor in tensors.items()})
     return {
-        "name": clip.name, "shard": shard, "bucket": bucket, "chunks": len(tensors["latents"]),
-        "references": len(tensors["references"]), "prompt": prompt, "face": clip.face,
+        "name": clip.name, "shard": shards.add(bucket, clip.name, tensors), "bucket": bucket,
+        "chunks": len(tensors["latents"]), "references": len(tensors["references"]), "prompt": prompt,
+        "face": clip.face,
     }  # fmt: skip
 
 
