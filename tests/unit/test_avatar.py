@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("skia", reason="drawing needs skia-python")
+pytest.importorskip("skia", reason="drawing needs skia-python", exc_type=ImportError)
 
 from livetalk_core.errors import TrainingError
 from livetalk_core.training.avatars.avatar import (

@@ -93,7 +93,7 @@ def test_another_background_is_another_likeness() -> None:
 @pytest.mark.parametrize("shift", [0, 5])
 def test_shifted_sound_is_found_as_lag(shift: int) -> None:
     """A drawn mouth that opens with the sound's loudness, and the same sound moved by whole frames."""
-    pytest.importorskip("skia", reason="drawing needs skia-python")
+    pytest.importorskip("skia", reason="drawing needs skia-python", exc_type=ImportError)
     from livetalk_core.training.avatars.avatar import Identity, render_clip
 
     rng = np.random.default_rng(3)

@@ -150,7 +150,7 @@ def test_face_mask_covers_the_box() -> None:
 def test_drawn_people_are_a_source_like_videos(
     tiny_model: ModelBundle, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("skia", reason="drawing needs skia-python")
+    pytest.importorskip("skia", reason="drawing needs skia-python", exc_type=ImportError)
     rng = np.random.default_rng(0)
     spoken = ("voice", rng.integers(-3000, 3000, 60 * 640).astype(np.int16), rng.random((60, 4)).astype(np.float32))
     source = DrawnSource(make_bank([spoken]), people=2, chunks=2, size=64, geometry=GEOMETRY, first_seed=7)

@@ -135,9 +135,14 @@ def _backdrop(identity: Identity, size: int) -> Frame:
 def _skia() -> ModuleType:
     try:
         import skia
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "The avatar renderer needs skia-python, which is not installed.",
             "Install it with: pip install 'livetalk[train]'",
+        ) from error
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The avatar renderer needs skia-python, which cannot be loaded: {error}.",
+            "Install what it is linked to: apt-get install libegl1 libgl1 libfontconfig1",
         ) from error
     return cast(ModuleType, skia)
