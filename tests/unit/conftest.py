@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,42 @@ import torch
 from tiny_bundle import tiny_bundle
 
 from livetalk_core.engine import Engine
+from livetalk_core.errors import MissingDependencyError
 from livetalk_core.loading import load_model
 from livetalk_core.models.bundle import ModelBundle
 from livetalk_core.training.data.prepared import PreparedSet
+
+
+@cache
+def _why_nothing_can_be_drawn() -> str:
+    """Not every machine has the graphics libraries that skia-python is linked to; empty where it can be loaded."""
+    try:
+        importlib.import_module("skia")
+    except ImportError as error:
+        return f"drawing needs skia-python ({error}): apt-get install libegl1 libgl1 libfontconfig1"
+    return ""
+
+
+@contextmanager
+def _skipped_where_nothing_can_be_drawn() -> Iterator[None]:
+    try:
+        yield
+    except MissingDependencyError as error:
+        if "skia" in error.message and (why := _why_nothing_can_be_drawn()):
+            pytest.skip(why)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _skipped_where_nothing_can_be_drawn():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _skipped_where_nothing_can_be_drawn():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -45,7 +44,7 @@ class _Interrupted(np.ndarray):
     def __iter__(self) -> Iterator[np.ndarray]:
         for number, frame in enumerate(np.asarray(self)):
             if number == 10:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
             yield frame
 
 
