@@ -16,6 +16,9 @@ from .container import decoder_reason, open_container
 from .resample import Samples
 
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+_MISCOUNTED = 8
+"""Channels from which on PyAV counts the planes of a frame wrongly: nine where there are eight."""
+
 _CONVERT = "Convert it, for example: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 _PIPE = "Give an ordinary file, or '-' with raw 16 kHz mono s16le samples on standard input."
 
@@ -99,9 +102,11 @@ def _mono(frame: Any) -> Samples:
     """Average over the channels as float32 in [-1, 1]; whole-number formats scale by their full range."""
     channels = len(frame.layout.channels)
     kind = _SAMPLE_TYPES[frame.format.packed.name]
-    # Not `to_ndarray`, and no more planes than channels: PyAV counts nine planes where there are eight.
+    if frame.format.is_planar and channels >= _MISCOUNTED:
+        packed = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+        (frame,) = packed.resample(frame)
     if frame.format.is_planar:
-        data = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]])
+        data = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes])
     else:
         data = np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T
     if data.dtype == np.uint8:
