@@ -50,7 +50,7 @@ class TeacherOptions:
 
     teacher: Annotated[str | None, option("Compare with this model at many guided steps.", _TEACHER, False)] = None
     teacher_steps: Annotated[int, option("Its sampling steps.", _TEACHER)] = 40
-    teacher_guidance: Annotated[float, option("Its guidance.", _TEACHER)] = 1.5
+    teacher_guidance: Annotated[float, option("Its guidance.", _TEACHER)] = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class VideoOptions:
         Path | None, option("Picture that the videos were made from.", _VIDEOS, "first frame")
     ] = None
     slice_frames: Annotated[int, option("New frames per chunk, to know where borders are.", _VIDEOS)] = 28
+    first_frames: Annotated[
+        int | None, option("New frames of the first chunk; of --mode whole all 33.", _VIDEOS, "as --slice-frames")
+    ] = None
     syncnet: Annotated[
         Path | None, option("SyncNet's weights (.safetensors), for its score.", _VIDEOS, False)
     ] = None
@@ -152,8 +155,9 @@ def _require_used(where: str, *groups: Any, used: tuple[str, ...] = ()) -> None:
 
 
 def _videos(paths: list[Path], options: VideoOptions, out: Path | None, as_json: bool) -> None:
-    if options.slice_frames < 3:
-        raise ConfigError(f"--slice-frames is {options.slice_frames}.", "Give 3 or more.")
+    for name, count in (("--slice-frames", options.slice_frames), ("--first-frames", options.first_frames)):
+        if count is not None and count < 3:
+            raise ConfigError(f"{name} is {count}.", "Give 3 or more.")
     from ..training.evaluate.video import measure_video
     from ..training.evaluate.video_report import SYNC_HEAD, TABLE_HEAD, plot_videos, table_rows, to_json
 
@@ -162,7 +166,7 @@ def _videos(paths: list[Path], options: VideoOptions, out: Path | None, as_json:
     shown = [str(path) if names.count(path.name) > 1 else path.name for path in paths]
     sync = _syncnet(options.syncnet)
     measures = [
-        replace(measure_video(path, options.slice_frames, picture, name), sync=sync(path))
+        replace(measure_video(path, options.slice_frames, picture, name, options.first_frames), sync=sync(path))
         for path, name in zip(paths, shown, strict=True)
     ]
     result: dict[str, Any] = {"videos": [to_json(each) for each in measures]}

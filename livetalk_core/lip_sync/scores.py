@@ -12,6 +12,9 @@ Curve = NDArray[np.float32]
 CLOSED_SHARE = 0.2
 """A lip closure is made when the mouth opens to at most this share of the speaker's 95th percentile."""
 
+_OPEN = 0.05
+"""A mouth whose 95th percentile is below this does not speak."""
+
 _BLINK_BEGINS, _BLINK_ENDS = 0.6, 0.4
 
 
@@ -39,7 +42,7 @@ def closure_hits(opening: ArrayLike, closures: ArrayLike, fps: float = 25.0) -> 
     """Which lip closures (m, b, p) were made.
 
     A closure counts when the smallest opening of the frame that shows its time and of the two frames around
-    it is at most `CLOSED_SHARE` of the 95th percentile of all of `opening`.
+    it is at most `CLOSED_SHARE` of the 95th percentile of all of `opening`. A mouth that never opens closes nothing.
 
     Args:
         opening: Measured opening [F].
@@ -56,7 +59,8 @@ def closure_hits(opening: ArrayLike, closures: ArrayLike, fps: float = 25.0) -> 
         return np.zeros(0, np.bool_)
     padded = np.pad(measured, 1, mode="edge")
     lowest = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
-    hits: NDArray[np.bool_] = lowest[frames] <= CLOSED_SHARE * np.percentile(measured, 95)
+    height = np.percentile(measured, 95)
+    hits: NDArray[np.bool_] = (lowest[frames] <= CLOSED_SHARE * height) & (height > _OPEN)
     return hits
 
 

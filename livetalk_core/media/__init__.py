@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .resample import Resampler
     from .sheet import ContactSheet, contact_sheet
     from .sound_reader import SoundInfo, SoundReader, array_sound, open_sound, probe_sound
+    from .video_rate import read_video_at
     from .video_reader import VideoInfo, probe_video, read_video
     from .video_sound import read_video_sound
     from .video_writer import VideoWriter, check_output, frame_digest
@@ -51,6 +52,7 @@ __all__ = [
     "probe_sound",
     "probe_video",
     "read_video",
+    "read_video_at",
     "read_video_sound",
     "scale_loudness",
     "write_atomic",
@@ -67,6 +69,7 @@ __getattr__ = lazy_names(
         "resample": ("Resampler",),
         "sheet": ("ContactSheet", "contact_sheet"),
         "sound_reader": ("SoundInfo", "SoundReader", "array_sound", "open_sound", "probe_sound"),
+        "video_rate": ("read_video_at",),
         "video_reader": ("VideoInfo", "probe_video", "read_video"),
         "video_sound": ("read_video_sound",),
         "video_writer": ("VideoWriter", "check_output", "frame_digest"),

@@ -44,7 +44,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         try:
             frames, ends = _walk(container, video, sound)
         except av.FFmpegError as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         return VideoInfo(
             video.codec_context.width,
             video.codec_context.height,
@@ -81,7 +81,7 @@ def read_video(path: str | Path) -> Iterator[NDArray[np.uint8]]:
             for frame in container.decode(video=0):
                 yield upright(frame)
         except av.FFmpegError as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
 
 
 def upright(frame: Any) -> NDArray[np.uint8]:
@@ -103,5 +103,6 @@ def open_video(path: str | Path) -> Any:
     return container
 
 
-def _damaged(path: str | Path, error: av.FFmpegError) -> LiveTalkError:
+def damaged(path: str | Path, error: av.FFmpegError) -> LiveTalkError:
+    """What to say of a video that cannot be decoded any further."""
     return LiveTalkError(f"The video {path} is damaged: {decoder_reason(error)}.", "Copy it again.", file=str(path))

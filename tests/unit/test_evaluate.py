@@ -109,7 +109,11 @@ def test_frozen_mouth_scores_nothing(case: EvaluationCase, gallery: Gallery) -> 
     assert (result.lips.score, result.lips.lag) == (0.0, 0)
     assert result.lips.deviation_ratio < 0.05
     assert result.blinks.video == 0
-    assert result.borders.inside == 0
+    assert result.borders.inside == 0 and result.lips.closures_made == 0
+    assert result.borders.jumps == (0.0,) * len(result.borders.jumps)
+    # Where nothing moves but at a border, the jump knows no measure.
+    frozen[GEOMETRY.slice_frames :] //= 2
+    assert result_of(frozen, case, gallery).borders.jumps[0] == float("inf")
 
 
 def test_growing_colour_cast_is_drift(case: EvaluationCase, gallery: Gallery) -> None:

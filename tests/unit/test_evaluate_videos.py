@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from films import mux
+from PIL import Image
 from typer.testing import CliRunner
 
 from livetalk_core.cli import app
@@ -43,6 +45,37 @@ def test_sound_video_has_no_defect() -> None:
     assert found.flicker.max() < 0.5
     assert np.allclose(found.sharpness, found.sharpness[0], rtol=0.05)
     assert found.lips is None
+
+
+def test_reference_of_another_size_and_shape_is_taken_as_the_model_takes_it() -> None:
+    frames = person()
+    large = np.asarray(Image.fromarray(frames[0]).resize((256, 256), Image.Resampling.BICUBIC))
+    wide = np.pad(large, ((0, 0), (64, 64), (0, 0)), mode="edge")
+    same, scaled, cropped = (VideoMeter(SLICE, picture) for picture in (frames[0], large, wide))
+    for meter in (same, scaled, cropped):
+        meter.add(frames[:SLICE])
+    expected = same.finish("", None)
+    for meter in (scaled, cropped):
+        found = meter.finish("", None)
+        assert found.sharpness[0] == pytest.approx(expected.sharpness[0], rel=0.6)
+        assert found.color[0] < 5 and found.identity[0] > 0.9
+
+
+def test_first_chunk_may_be_longer(tmp_path: Path) -> None:
+    frames = person(4).astype(np.int16)
+    frames[33:61] += 12
+    write(tmp_path / "whole.mkv", frames.clip(0, 255).astype(np.uint8))
+    found = measure_video(tmp_path / "whole.mkv", SLICE, first_frames=33)
+    assert found.jump[1] > 5 and found.jump[2] > 5
+    assert measure_video(tmp_path / "whole.mkv", SLICE).border_jump < 2
+
+
+@pytest.mark.parametrize("rate", [10, 50])
+def test_other_rates_have_the_same_borders(tmp_path: Path, rate: int) -> None:
+    mux(tmp_path / "talk.mkv", person(3)[: 3 * SLICE // 2 * 2], fps=rate)
+    found = measure_video(tmp_path / "talk.mkv", SLICE)
+    assert found.frames == 3 * SLICE * 25 // rate
+    assert found.border_jump < 3
 
 
 def test_growing_colour_cast_is_seen_to_grow() -> None:

@@ -168,6 +168,7 @@ def test_closures_are_looked_for_one_frame_around() -> None:
     times = [5.9 / 25, 6.5 / 25, 7.5 / 25, 10.5 / 25, 99.0]
     assert closure_hits(opening, times).tolist() == [True, True, False, False]
     assert closure_hits(opening, []).shape == (0,)
+    assert not closure_hits(np.zeros(len(opening)), times).any()
 
 
 def test_blinks_are_counted_once_each() -> None:

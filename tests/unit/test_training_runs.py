@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from livetalk_core.errors import TrainingError
+from livetalk_core.errors import ConfigError, TrainingError
 from livetalk_core.models.transformer import LiveTalkTransformer3DModel
+from livetalk_core.training.avatars.identity import HELD_OUT_SEED, require_trainable
 from livetalk_core.training.embedded import stage1_model, train_vae
-from livetalk_core.training.embedded.clips import ClipStore, open_clips
-from livetalk_core.training.embedded.latent_cache import FEATURE_ROWS, LatentCache, by_latent, open_cache, window_rows
+from livetalk_core.training.embedded.clips import ClipStore, open_clips, render_clips
+from livetalk_core.training.embedded.latent_cache import (
+    FEATURE_ROWS,
+    LatentCache,
+    by_latent,
+    open_cache,
+    window_rows,
+    write_shards,
+)
 from livetalk_core.training.embedded.muon import Muon, orthogonalise
 from livetalk_core.training.embedded.refit_audio import fit_features, refit
 from livetalk_core.training.embedded.stage1_batch import BatchMaker, OwnMotion, Stage1Options
@@ -82,6 +91,7 @@ class LineTask:
         torch.manual_seed(3)
         self.network = nn.Linear(6, 6)
         self.optimizers = [Muon([self.network.weight]), torch.optim.AdamW([self.network.bias])]
+        self.facts = {"line": 1}
         self.bad, self.calls = bad, 0
         self.exported: dict[str, torch.Tensor] = {}
 
@@ -126,6 +136,60 @@ def test_a_run_ends_with_its_time_and_leaves_metrics_and_average(tmp_path: Path,
     assert last["twice"] == pytest.approx(2 * last["loss"], rel=1e-4)
     with pytest.raises(TrainingError, match="holds a run already"):
         line_run(tmp_path, ranks).run()
+
+
+def test_runs_of_other_settings_or_another_start_are_not_continued(tmp_path: Path, ranks: Ranks) -> None:
+    run = line_run(tmp_path, ranks)
+    run.update(0.1)
+    run.save()
+    other = line_run(tmp_path, ranks)
+    other.settings = VaeTraining(minutes=1, seed=5)
+    with pytest.raises(TrainingError, match=r"settings\.seed = 0, this run has 5"):
+        other.resume()
+    other.settings = VaeTraining(minutes=1)
+    assert isinstance(other.task, LineTask)
+    other.task.facts = {"line": 2}
+    with pytest.raises(TrainingError, match=r"task\.line = 1, this run has 2"):
+        other.resume()
+    # Checkpoints of the time before facts were written down.
+    path = tmp_path / "checkpoints" / "0000001" / "checkpoint.json"
+    facts = json.loads(path.read_text())
+    del facts["task"]
+    facts["settings"]["minutes"] = 48
+    path.write_text(json.dumps(facts))
+    other.resume()
+
+
+def test_shards_of_other_clips_or_encoders_are_written_again(tmp_path: Path, ranks: Ranks) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "weights").write_bytes(b"one")
+    made: list[int] = []
+
+    def encode(first: int, last: int) -> dict[str, torch.Tensor]:
+        made.append(first)
+        return {"features": torch.full((last - first, 2), float(len(made)))}
+
+    def write(value: float = 0.0) -> None:
+        samples = np.full((150, 4), value, np.float16)
+        empty = np.zeros((150, 1), np.uint8)
+        write_shards(tmp_path / "cache", "sound", ClipStore(empty, empty, samples, empty, empty), encoder, encode, ranks)
+
+    write()
+    write()
+    assert made == [0, 100]
+    (encoder / "weights").write_bytes(b"another")
+    write()
+    assert made == [0, 100] * 2
+    write(1.0)
+    assert made == [0, 100] * 3
+
+
+def test_people_kept_for_evaluation_are_not_learnt_from(tmp_path: Path) -> None:
+    require_trainable(HELD_OUT_SEED - 3, 3)
+    with pytest.raises(ConfigError, match="kept for evaluation|not those of"):
+        render_clips(tmp_path / "bank", tmp_path / "clips", 4, first_seed=HELD_OUT_SEED - 3)
+    assert not (tmp_path / "clips").exists()
 
 
 def test_a_gradient_that_is_no_number_changes_nothing(tmp_path: Path, ranks: Ranks) -> None:

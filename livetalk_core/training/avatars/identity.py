@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ...errors import ConfigError
+
 RGB = tuple[int, int, int]
 
 HELD_OUT_SEED = 1_000_000
@@ -88,6 +90,15 @@ _PALETTES: tuple[tuple[RGB, RGB, RGB, RGB], ...] = (
 )
 
 _T = TypeVar("_T")
+
+
+def require_trainable(first_seed: int, count: int) -> None:
+    """Raise ConfigError where `count` seeds from the first on reach those of the people kept for evaluation."""
+    if first_seed < 0 or first_seed + count > HELD_OUT_SEED:
+        raise ConfigError(
+            f"Seeds {first_seed} to {first_seed + count - 1} are not those of {count} people to learn from.",
+            f"Take seeds from 0 to {HELD_OUT_SEED - 1}: the others are kept for evaluation.", setting="first_seed",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from ...config import ChunkGeometry
 from ...errors import ConfigError
 from ..avatars.avatar import Identity, eye_boxes, jaw_box, reference_frame, render_clip
+from ..avatars.identity import require_trainable
 from ..avatars.motion import motion_track
 from ..speech.audio_clips import compose
 from ..speech.bank import SAMPLES_PER_FRAME, SpeechBank
@@ -31,7 +32,7 @@ class DrawnSource:
         references: Pictures of each at rest.
 
     Raises:
-        ConfigError: another rate, or nobody asked for.
+        ConfigError: another rate, nobody asked for, or people who are kept for evaluation.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class DrawnSource:
                 f"{people} people with {chunks} chunks at {self.geometry.fps} frames per second cannot be drawn.",
                 f"At least one of each, and {SAMPLES_PER_FRAME} samples per frame.",
             )
+        require_trainable(first_seed, people)
 
     @property
     def groups(self) -> list[str]:

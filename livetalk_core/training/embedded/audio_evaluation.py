@@ -40,9 +40,12 @@ def correlate_at_best_lag(measured: Track, truth: Track, longest_lag: int = 5) -
 
 
 def closures_reached(opening: Track, closures: NDArray[np.float64], closed: float = 0.2) -> int:
-    """Number of closures (seconds) with an opening <= `closed` of its maximum within one frame."""
+    """Number of closures (seconds) with an opening <= `closed` of its maximum within one frame; a mouth that never
+    opens reaches none."""
     limit = closed * float(opening.max(initial=0.0))
     reached = 0
+    if not limit:
+        return reached
     for time in closures:
         frame = min(len(opening) - 1, int(time * FRAMES_PER_SECOND))
         reached += bool(opening[max(0, frame - 1) : frame + 2].min() <= limit)

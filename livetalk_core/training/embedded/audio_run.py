@@ -19,11 +19,11 @@ from .timed_run import TimedRun
 from .train_audio import AudioTask, AudioTraining
 
 
-def bank_at(path: Path, utterances: int, seed: int, held_out: bool = False) -> SpeechBank:
+def bank_at(path: Path, utterances: int, seed: int) -> SpeechBank:
     """The bank saved at `path`, or a new one built and saved there."""
     if path.exists():
         return load_bank(path)
-    bank = build_bank(utterances, seed, held_out, festival_share=0.0 if held_out else FESTIVAL_SHARE)
+    bank = build_bank(utterances, seed, festival_share=FESTIVAL_SHARE)
     save_bank(bank, path)
     return bank
 
@@ -47,7 +47,6 @@ def evaluate(folder: Path) -> Path:
 def train(folder: Path, config: AudioTraining, utterances: int, resume: bool) -> None:
     """Build the speech bank if there is none, train, and export the encoder."""
     bank = bank_at(folder / "speech_bank.safetensors", utterances, config.seed)
-    bank_at(folder / "held_out_bank.safetensors", 80, config.seed, held_out=True)
     with join_ranks("cpu") as ranks:
         TimedRun(AudioTask(bank, folder, config), folder, ranks, config.pace, config).run(resume)
 
@@ -56,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where bank, checkpoints and result go")
-    parser.add_argument("--utterances", type=int, default=2600, help="sentences; each is kept in 2-3 versions")
+    parser.add_argument("--utterances", type=int, default=2600, help="sentences of a new bank, each in 2-3 versions")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--evaluate", action="store_true", help="score the folder's encoder; train nothing")
     add_run_options(parser, AudioTraining.minutes, AudioTraining.seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from numpy.typing import NDArray
 
 from ...config import ChunkGeometry
 from ...errors import TrainingError
+from ...loading.atomic_files import require_space
+from ...media import make_folder, write_atomic
 from ..avatars.avatar import Identity, reference_frame, render_clip
+from ..avatars.identity import require_trainable
 from ..avatars.motion import motion_track
 from ..speech.audio_clips import compose
 from ..speech.bank import SpeechBank, load_bank
@@ -81,8 +85,16 @@ def _render_job(seed: int) -> tuple[NDArray[Any], ...]:
 
 
 def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0, workers: int = 2) -> ClipStore:
-    """Render `count` clips of seeds first_seed, first_seed+1, ... into `folder` and open them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Render `count` clips of seeds first_seed, first_seed+1, ... into `folder` and open them.
+
+    Raises:
+        ConfigError: seeds of held-out people.
+        OutputError: the folder cannot be written, or has no room for them.
+    """
+    require_trainable(first_seed, count)
+    make_folder(folder)
+    # Without it these are no clips, whatever is overwritten.
+    (folder / "clips.json").unlink(missing_ok=True)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "frames": ((count, VIDEO_FRAMES, SIZE, SIZE, 3), np.uint8),
         "references": ((count, SIZE, SIZE, 3), np.uint8),
@@ -90,6 +102,7 @@ def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0,
         "mouths": ((count, AUDIO_FRAMES, 4), np.float32),
         "blinks": ((count, VIDEO_FRAMES), np.float32),
     }
+    require_space(folder, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values()))
     arrays = [
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape) for name, (shape, dtype) in shapes.items()
     ]
@@ -101,7 +114,7 @@ def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0,
     for array in arrays:
         array.flush()
     facts = {"count": count, "first_seed": first_seed, "size": SIZE, "video_frames": VIDEO_FRAMES}
-    (folder / "clips.json").write_text(json.dumps(facts, indent=1))
+    write_atomic(folder / "clips.json", json.dumps(facts, indent=1))
     return open_clips(folder)
 
 

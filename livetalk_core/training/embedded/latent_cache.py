@@ -1,12 +1,13 @@
 """Latents and audio features of the clips, computed once so that stage 1 never touches pixels or sound.
 
-One safetensors shard holds 100 clips; shards that exist are kept, so an interrupted run continues. Under torchrun the
-ranks share the shards between them.
+One safetensors shard holds 100 clips; shards of the same clips and encoders are kept, so an interrupted run continues.
+Under torchrun the ranks share the shards between them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Wav2Vec2Model
@@ -22,6 +24,7 @@ from transformers import Wav2Vec2Model
 from ...config import ChunkGeometry
 from ...errors import TrainingError
 from ...loading.atomic_files import write_safetensors
+from ...loading.model_files import files_stamp
 from ...media import make_folder
 from ...models.vae import WanVideoVAE
 from ...models.wav2vec2 import audio_features, normalise
@@ -123,15 +126,29 @@ def sound_features(audio: Wav2Vec2Model, samples: NDArray[np.float16]) -> Tensor
 
 
 def write_shards(
-    out: Path, kind: str, count: int, encode: Callable[[int, int], dict[str, Tensor]], ranks: Ranks
+    out: Path, kind: str, clips: ClipStore, encoder: Path, encode: Callable[[int, int], dict[str, Tensor]], ranks: Ranks
 ) -> None:
-    """Write this rank's share of the shards `kind`_*.safetensors over `count` clips."""
+    """Write this rank's share of the shards `kind`_*.safetensors; what is there already of the same clips and encoder
+    is kept.
+    """
     make_folder(out)
-    for first in range(ranks.rank * SHARD_CLIPS, count, ranks.world * SHARD_CLIPS):
+    stamp = files_stamp(encoder)
+    for first in range(ranks.rank * SHARD_CLIPS, len(clips), ranks.world * SHARD_CLIPS):
+        last = min(first + SHARD_CLIPS, len(clips))
         path = out / f"{kind}_{first:06d}.safetensors"
-        if not path.exists():
-            write_safetensors(path, encode(first, min(first + SHARD_CLIPS, count)))
+        origin = hashlib.sha256(clips.samples[first:last].tobytes() + stamp.encode()).hexdigest()
+        if _origin_of(path) != origin:
+            write_safetensors(path, encode(first, last), {"origin": origin})
             logger.info("%s of clips from %d", kind, first)
+
+
+def _origin_of(path: Path) -> str:
+    """What a shard was made from; "" where there is none that can be read."""
+    try:
+        with safe_open(path, "pt") as shard:
+            return str((shard.metadata() or {}).get("origin", ""))
+    except (OSError, SafetensorError):
+        return ""
 
 
 def build_cache(
@@ -140,10 +157,10 @@ def build_cache(
     """Encode the frames of all clips, or their sound, or both."""
     if vae_folder is not None:
         vae = WanVideoVAE(AutoencoderKLWan.from_pretrained(vae_folder).to(torch.bfloat16).eval())
-        write_shards(out, "frames", len(clips), lambda first, last: encode_frames(vae, clips, first, last), ranks)
+        write_shards(out, "frames", clips, vae_folder, lambda a, b: encode_frames(vae, clips, a, b), ranks)
     if audio_folder is not None:
         audio = Wav2Vec2Model.from_pretrained(audio_folder, attn_implementation="sdpa").float().eval()
-        write_shards(out, "sound", len(clips), lambda first, last: encode_sound(audio, clips, first, last), ranks)
+        write_shards(out, "sound", clips, audio_folder, lambda a, b: encode_sound(audio, clips, a, b), ranks)
 
 
 def open_cache(folder: Path) -> LatentCache:

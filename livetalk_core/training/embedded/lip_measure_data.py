@@ -71,7 +71,7 @@ def _random_closure(rng: np.random.Generator) -> float:
 def degraded_regions(faces: Tensor, spec: RegionSpec, generator: torch.Generator) -> Tensor:
     """Cut a region from faces uint8 [N,3,128,128] and spoil most of them in the ways a video model does.
 
-    A fifth stays clean. The others are shifted by up to 2 pixels, and each with its own chance softened by a
+    All are shifted by up to 2 pixels. A fifth stays clean else; the others are, each with its own chance, softened by a
     coarser grid, blurred, tinted, and covered with blotches and grain.
 
     Returns:

@@ -25,6 +25,8 @@ from .clips import SIZE
 from .command_line import logger, reporting
 
 MAX_BYTES = 16_000_000
+_DESCRIPTIONS = 100_000
+"""Room for configurations and for the names of the tensors."""
 ABOUT = (
     "Trained by livetalk_core.training on people drawn and speech synthesised by the same package; "
     "docs/embedded-model.md has the recipe."
@@ -58,13 +60,16 @@ def package(
     # Stage 1 normalised the latents by the statistics of its own cache.
     statistics = json.loads((stage1 / "vae" / "config.json").read_text())
     vae.register_to_config(latents_mean=statistics["latents_mean"], latents_std=statistics["latents_std"])
+    audio_encoder = Wav2Vec2Model.from_pretrained(audio).float()
+    image_encoder = CLIPVisionModel.from_pretrained(stage1 / "image_encoder")
+    _require_small(transformer, vae, audio_encoder, image_encoder)
     save_model(
         out,
         transformer=transformer,
         vae=vae,
-        audio_encoder=Wav2Vec2Model.from_pretrained(audio).float(),
+        audio_encoder=audio_encoder,
         audio_normalise=True,
-        image_encoder=CLIPVisionModel.from_pretrained(stage1 / "image_encoder"),
+        image_encoder=image_encoder,
         defaults=ModelDefaults(width=SIZE, height=SIZE, correction=correction),
         name="LiveTalk embedded",
         license="Apache-2.0",
@@ -72,10 +77,14 @@ def package(
         dtype=torch.float16,
         overwrite=True,
     )
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _require_small(*modules: torch.nn.Module) -> None:
+    """Before anything that ships is replaced."""
+    size = 2 * sum(parameter.numel() for module in modules for parameter in module.parameters()) + _DESCRIPTIONS
     if size > MAX_BYTES:
-        raise TrainingError(f"{out} has {size} bytes.", f"The embedded model may have {MAX_BYTES}.")
-    return size
+        raise TrainingError(f"The model would have {size} bytes.", f"The embedded model may have {MAX_BYTES}.")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -72,7 +72,7 @@ class Stage1Batch:
 
 @dataclass
 class OwnMotion:
-    """Motion latents that the model itself produced for the second chunk of some clips (newest first to be used)."""
+    """Motion latents that the model itself produced for the second chunk of some clips, the newest ones."""
 
     capacity: int
     latents: dict[int, Tensor] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ..trainer.average import MovingAverage
-from ..trainer.checkpoint import FACTS, load_tensors, newest_checkpoint, read_facts, save_checkpoint
+from ..trainer.checkpoint import has_checkpoint, load_tensors, newest_checkpoint, read_facts, save_checkpoint
 from ..trainer.metrics import MetricLog
 from ..trainer.optimizer_state import optimizer_tensors, prepare_adam_state
 from ..trainer.ranks import Ranks
+from ..trainer.same_settings import require_same
 
 _SAVE_SECONDS = 120.0
 _KEPT = 2
@@ -70,6 +71,11 @@ class Task(Protocol):
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon or AdamW over the weights that are trained."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a continued run must share besides its settings, plain values."""
         ...
 
     def loss(self, rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -121,7 +127,7 @@ class TimedRun:
         """
         if resume:
             self.resume()
-        elif any((self.out / "checkpoints").glob(f"*/{FACTS}")):
+        elif has_checkpoint(self.out / "checkpoints"):
             raise TrainingError(f"{self.out} holds a run already.", "Add --resume, or choose another folder.")
         log = MetricLog(self.out, self.ranks.first, self.step)
         budget = 60 * self.pace.minutes
@@ -183,7 +189,7 @@ class TimedRun:
 
     def save(self) -> None:
         """Write a checkpoint; all ranks call this, the first one's file holds everything."""
-        facts = {"seconds": self.seconds, "updates": self.updates, "settings": asdict(self.settings)}
+        facts = {"seconds": self.seconds, "updates": self.updates, **self._facts()}
         tensors = self._tensors() if self.ranks.first else {}
         save_checkpoint(self.out / "checkpoints", self.step, tensors, facts, self.ranks, _KEPT)
 
@@ -191,14 +197,24 @@ class TimedRun:
         """Go on from the newest readable checkpoint of the folder.
 
         Raises:
-            TrainingError: there is none, or it is of another task.
+            TrainingError: there is none, or it is of another task or other settings.
         """
         path = newest_checkpoint(self.out / "checkpoints")
         facts = read_facts(path)
+        ours = self._facts()
+        saved = {"settings": {**facts["settings"]}, "task": facts.get("task", {})}
+        saved["settings"].pop("minutes", None)
+        # Checkpoints of the time before facts about the task were written down have none.
+        require_same(path, saved, ours, {f"task.{name}" for name in ours["task"]})
         self.step, self.updates = facts["iteration"], facts["updates"]
         self._before, self._begun = facts["seconds"], time.monotonic()
         self.average.updates = self.updates
         load_tensors(path, self._tensors())
+
+    def _facts(self) -> dict[str, Any]:
+        """What a continued run must share; it may be given more time."""
+        settings = {name: value for name, value in asdict(self.settings).items() if name != "minutes"}
+        return {"settings": settings, "task": dict(self.task.facts)}
 
     def _tensors(self) -> dict[str, Tensor]:
         network = self.task.network

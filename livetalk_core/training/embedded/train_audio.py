@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,7 @@ class AudioTask:
         self.bank, self.folder, self.config = bank, folder, config
         self.network = MouthReader()
         self.optimizers = self._optimizers()
+        self.facts: dict[str, Any] = {}
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices of layers and inner convolutions, AdamW for the rest."""

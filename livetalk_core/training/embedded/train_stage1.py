@@ -90,6 +90,7 @@ class Stage1Task:
         )
         self.vae = WanVideoVAE(library_vae.to(torch.bfloat16).eval())
         self.own = OwnMotion(config.own_motion_stock)
+        self.facts = {name: library_vae.config[name] for name in ("latents_mean", "latents_std")}
         self.optimizers = self._optimizers()
 
     def _start_from(self, folder: Path) -> tuple[Tensor, Tensor]:

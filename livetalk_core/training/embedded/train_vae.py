@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +110,7 @@ class VaeTask:
         self.vae = WanVideoVAE(self.network)
         self.weights = region_weights(config.region_weight).numpy()
         self.optimizers = self._optimizers()
+        self.facts: dict[str, Any] = {}
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the inner convolutions, AdamW for the rest."""

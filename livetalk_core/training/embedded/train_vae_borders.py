@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from ...config import ChunkGeometry
+from ...errors import TrainingError
 from ...models.vae import WanVideoVAE
 from ..trainer.ranks import join_ranks
 from .clips import ClipStore, open_clips
@@ -105,6 +107,11 @@ class BorderTask:
     def __init__(
         self, clips: ClipStore, cache: LatentCache, vae_folder: Path, out: Path, config: BorderTraining
     ) -> None:
+        if len(clips) != len(cache):
+            raise TrainingError(
+                f"There are {len(clips)} clips, but latents of {len(cache)}.",
+                "Run training.embedded.latent_cache again.",
+            )
         self.clips, self.cache, self.out, self.config = clips, cache, out, config
         self.network = AutoencoderKLWan.from_pretrained(vae_folder)
         self.vae = WanVideoVAE(self.network)
@@ -114,6 +121,7 @@ class BorderTask:
         trained = [p for p in self.network.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.optimizers: list[torch.optim.Optimizer] = [adam]
+        self.facts: dict[str, Any] = {}
 
     def loss(self, rng: np.random.Generator, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a random clip; see `Task.loss`."""

@@ -69,9 +69,9 @@ def make_cases(count: int, seconds: float, size: int) -> list[EvaluationCase]:
     Raises:
         MissingDependencyError: skia-python, a synthesiser or the recordings are not installed.
     """
-    voices = long_utterances(evaluation_utterances(per_voice=1))
-    rounds = -(-count // len(voices))
-    if rounds > 1:
+    voices, rounds = long_utterances(evaluation_utterances(per_voice=1)), 1
+    while len(voices) < count:  # not all voices have more to say
+        rounds += 1
         voices = long_utterances(evaluation_utterances(per_voice=rounds))
     return [
         make_case(HELD_OUT_SEED + number, cut_speech(speech, seconds), size)

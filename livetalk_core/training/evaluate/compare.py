@@ -23,7 +23,7 @@ from .plots import plot_mouths
 from .run import Tell, check_clips, hear, judge_all, machine_facts, make_ceilings, make_gallery
 from .talk import DEFAULT_SEED, OWN_MANNER, Ceiling, Manner, Talk, engine_talk, size_and_geometry
 
-TEACHER_MANNER = Manner(steps=40, guidance=1.5)
+TEACHER_MANNER = Manner(steps=40, guidance=2.0)
 """Guidance as the toy recipe distils with."""
 
 _TWO_STEPS = Manner(steps=2)

@@ -137,7 +137,7 @@ def detail(frames: Frames) -> float:
 
 
 def measure_borders(frames: Frames, slice_frames: int) -> Borders:
-    """Frame differences at chunk borders over those inside; jumps are 0 where nothing moves inside."""
+    """Frame differences at chunk borders over those inside; without end where only borders move."""
     size = frames.shape[1]
     left, top, right, bottom = jaw_box(size)
     outside = np.ones((size, size), np.bool_)
@@ -145,7 +145,8 @@ def measure_borders(frames: Frames, slice_frames: int) -> Borders:
     change = np.array([_change(a, b, outside) for a, b in pairwise(frames)]).reshape(-1, 2)
     at_border = np.arange(1, len(change) + 1) % slice_frames == 0
     inside = np.median(change[~at_border], axis=0) if (~at_border).any() else np.zeros(2)
-    jumps = change[at_border] / inside if inside.all() else np.zeros((int(at_border.sum()), 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        jumps = np.nan_to_num(change[at_border] / inside, nan=0.0, posinf=np.inf)
     return Borders(tuple(jumps[:, 0].tolist()), tuple(jumps[:, 1].tolist()), float(inside[0]))
 
 

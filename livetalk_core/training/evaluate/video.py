@@ -6,21 +6,20 @@ without a true video to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ...errors import LiveTalkError
 from ...lip_sync import lag_correlation, mouth_opening
 from ...lip_sync.syncnet import SyncScore
-from ...media import loudness_envelope, probe_video, read_video, read_video_sound
+from ...media import cover_and_crop, loudness_envelope, read_video_at, read_video_sound
 from ...retrospective import Appearance, appearance, measure_drift
 
 Frames = NDArray[np.uint8]
@@ -102,7 +101,11 @@ class VideoMeter:
     def add(self, chunk: Frames) -> None:
         """One chunk's frames uint8 [F,H,W,3]; only the last chunk may be short."""
         if self._anchor is None:
-            self._anchor = appearance(as_video((chunk if self.reference is None else self.reference[None])[:1]))
+            picture = chunk[0] if self.reference is None else self.reference
+            if picture.shape != chunk.shape[1:]:
+                # As a model is given a picture of another size.
+                picture = cover_and_crop(Image.fromarray(picture), chunk.shape[2], chunk.shape[1])
+            self._anchor = appearance(as_video(picture[None]))
         drift = measure_drift(as_video(chunk), self._anchor)
         self._rows.append((drift.color, drift.sharpness, drift.similarity, flicker(chunk)))
         self._inside.extend(_change(a, b) for a, b in pairwise(chunk))
@@ -114,7 +117,9 @@ class VideoMeter:
     def finish(self, name: str, samples: NDArray[np.float32] | None) -> VideoMeasures:
         """All measures; `samples` is the sound [S] at 16 kHz."""
         opening = np.concatenate(self._openings)
-        inside = max(float(np.median(self._inside)) if self._inside else 0.0, 1e-6)
+        # Pictures that are shown twice, as at lower rates, say nothing of how much moves.
+        moving = [change for change in self._inside if change > 0]
+        inside = max(float(np.median(moving)) if moving else 0.0, 1e-6)
         jump = np.array([1.0, *(border / inside for border in self._borders)])
         color, sharpness, identity, flickers = np.array(self._rows, np.float64).T
         lips = None if samples is None else _lips(opening, samples)
@@ -124,19 +129,29 @@ class VideoMeter:
         )
 
 
-def measure_video(path: Path, slice_frames: int, reference: Frames | None = None, name: str = "") -> VideoMeasures:
+def measure_video(
+    path: Path, slice_frames: int, reference: Frames | None = None, name: str = "", first_frames: int | None = None
+) -> VideoMeasures:
     """Measure a video file.
+
+    Args:
+        path: The file.
+        slice_frames: New frames per chunk.
+        reference: What it should look like; None: its own first frame.
+        name: For tables, in place of the file's.
+        first_frames: New frames of the first chunk, where these are others.
 
     Raises:
         LiveTalkError: it cannot be read, or holds no frame.
     """
     meter = VideoMeter(slice_frames, reference)
     block: list[Frames] = []
-    for frame in at_rate(read_video(path), probe_video(path).fps):
+    length = slice_frames if first_frames is None else first_frames
+    for frame in read_video_at(path, FPS):
         block.append(frame)
-        if len(block) == slice_frames:
+        if len(block) == length:
             meter.add(np.stack(block))
-            block = []
+            block, length = [], slice_frames
     # A single frame at the end has no change over time of its own.
     if len(block) > 1 or (block and meter._last is None):
         meter.add(np.stack(block))
@@ -168,12 +183,3 @@ def _lips(opening: NDArray[np.float32], samples: NDArray[np.float32]) -> tuple[i
 
 def _change(before: Frames, after: Frames) -> float:
     return float(np.abs(after.astype(np.int16) - before).mean())
-
-
-def at_rate(frames: Iterable[Frames], fps: Fraction) -> Iterable[Frames]:
-    """The frames at 25 per second: nearest earlier one."""
-    shown = 0
-    for number, frame in enumerate(frames):
-        while shown * fps < (number + 1) * FPS:
-            yield frame
-            shown += 1

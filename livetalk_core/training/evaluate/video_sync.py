@@ -10,10 +10,10 @@ from PIL import Image
 
 from ...errors import AudioError
 from ...lip_sync.syncnet import SIDE, SyncNet, SyncScore, sync_score
-from ...media import probe_video, read_video, read_video_sound
+from ...media import read_video_at, read_video_sound
 from ..data.raw import Box
 from ..data.videos import read_face_box
-from .video import SAMPLE_RATE, Frames, at_rate
+from .video import FPS, SAMPLE_RATE, Frames
 
 
 def video_sync(path: Path, network: SyncNet) -> SyncScore:
@@ -31,7 +31,7 @@ def video_sync(path: Path, network: SyncNet) -> SyncScore:
 
 
 def _faces(path: Path, box: Box | None) -> Iterator[Frames]:
-    for frame in at_rate(read_video(path), probe_video(path).fps):
+    for frame in read_video_at(path, FPS):
         height, width = frame.shape[:2]
         place = _square(width, height, box)
         picture = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=place)

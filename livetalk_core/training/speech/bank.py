@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -115,20 +114,17 @@ def make_bank(spoken: Sequence[Spoken]) -> SpeechBank:
     )
 
 
-def speak_one(seed: int, held_out: bool, festival_share: float = 0.0) -> list[Spoken]:
+def speak_one(seed: int, festival_share: float = 0.0) -> list[Spoken]:
     """One random sentence by a random voice, in two augmented versions and now and then as it is.
 
     Raises:
         MissingDependencyError: a synthesiser is not installed.
         TrainingError: no voice could say anything.
     """
-    rng = np.random.default_rng([seed, int(held_out)])
-    festival = not held_out and rng.random() < festival_share
-    speak = _speak_festival if festival else partial(_speak_espeak, held_out=held_out)
+    rng = np.random.default_rng([seed, 0])
+    speak = _speak_festival if rng.random() < festival_share else _speak_espeak
     voice, utterance = _speak_audibly(rng, speak)
     level = Utterance(unit_level(utterance.samples), utterance.events)
-    if held_out:
-        return [pack_utterance(voice, level)]
     versions = [augment_voice(utterance, rng) for _ in range(2)]
     if rng.random() < _ORIGINALS_SHARE:
         versions.append(level)
@@ -149,8 +145,8 @@ def _speak_audibly(rng: np.random.Generator, speak: Callable[[np.random.Generato
     raise failure or TrainingError(f"{_ATTEMPTS} sentences in a row were silent.", "Install the synthesiser again.")
 
 
-def _speak_espeak(rng: np.random.Generator, held_out: bool) -> Named:
-    voice = random_voice(rng, held_out)
+def _speak_espeak(rng: np.random.Generator) -> Named:
+    voice = random_voice(rng)
     text = random_text(rng, voice.split("+")[0])
     rate, pitch, spread = int(rng.integers(100, 261)), int(rng.integers(10, 95)), int(rng.integers(5, 96))
     return voice, speak_espeak(text, voice, rate, pitch, spread)
@@ -165,21 +161,18 @@ def _speak_festival(rng: np.random.Generator) -> Named:
     return voice.name, Utterance(spoken.samples, events)
 
 
-def random_voice(rng: np.random.Generator, held_out: bool) -> str:
-    """Name of a training voice, or of one whose language or variant no training voice has."""
-    if not held_out:
-        language = str(rng.choice(TRAINING_LANGUAGES))
-        return f"{language}+{rng.choice(TRAINING_VARIANTS)}" if rng.random() < 0.85 else language
-    language = str(rng.choice((*HELD_OUT_LANGUAGES, "en-us")))
-    return f"{language}+{rng.choice(HELD_OUT_VARIANTS)}"
+def random_voice(rng: np.random.Generator) -> str:
+    """Name of a training voice of espeak-ng."""
+    language = str(rng.choice(TRAINING_LANGUAGES))
+    return f"{language}+{rng.choice(TRAINING_VARIANTS)}" if rng.random() < 0.85 else language
 
 
-def _speak_one(job: tuple[int, bool, float]) -> list[Spoken]:
+def _speak_one(job: tuple[int, float]) -> list[Spoken]:
     return speak_one(*job)
 
 
 def build_bank(
-    utterances: int, seed: int, held_out: bool = False, workers: int = 2, festival_share: float = 0.0
+    utterances: int, seed: int, workers: int = 2, festival_share: float = 0.0
 ) -> SpeechBank:
     """Speak `utterances` random sentences in `workers` processes, a share of them by festival's voices.
 
@@ -188,7 +181,7 @@ def build_bank(
     Raises:
         MissingDependencyError: a synthesiser is not installed.
     """
-    jobs = [(seed * 1_000_000 + index, held_out, festival_share) for index in range(utterances)]
+    jobs = [(seed * 1_000_000 + index, festival_share) for index in range(utterances)]
     # A fresh interpreter per worker: the synthesiser's library and thread pools do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         groups = pool.map(_speak_one, jobs, chunksize=8)

@@ -1,4 +1,4 @@
-"""Speech with exact phoneme times from libespeak-ng: the only synthesiser the training data uses."""
+"""Speech with exact phoneme times from libespeak-ng, which speaks two thirds of the training data."""
 
 from __future__ import annotations
 
