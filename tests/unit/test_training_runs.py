@@ -173,7 +173,8 @@ def test_shards_of_other_clips_or_encoders_are_written_again(tmp_path: Path, ran
     def write(value: float = 0.0) -> None:
         samples = np.full((150, 4), value, np.float16)
         empty = np.zeros((150, 1), np.uint8)
-        write_shards(tmp_path / "cache", "sound", ClipStore(empty, empty, samples, empty, empty), encoder, encode, ranks)
+        clips = ClipStore(empty, empty, samples, empty, empty)
+        write_shards(tmp_path / "cache", "sound", clips, encoder, encode, ranks)
 
     write()
     write()
@@ -187,7 +188,7 @@ def test_shards_of_other_clips_or_encoders_are_written_again(tmp_path: Path, ran
 
 def test_people_kept_for_evaluation_are_not_learnt_from(tmp_path: Path) -> None:
     require_trainable(HELD_OUT_SEED - 3, 3)
-    with pytest.raises(ConfigError, match="kept for evaluation|not those of"):
+    with pytest.raises(ConfigError, match="are not those of 4 people"):
         render_clips(tmp_path / "bank", tmp_path / "clips", 4, first_seed=HELD_OUT_SEED - 3)
     assert not (tmp_path / "clips").exists()
 
