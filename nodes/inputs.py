@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from .limits import TEMPORARY_FOLDER_HINT
 LATENT_CHANNELS = 16
 FILE_BACKED_SECONDS = 60
 """Longer sound waits in a file, so that hours of speech do not stay in memory."""
-
+_BLOCK_SAMPLES = 65_536
 
 SOURCES = {
     "model": "Load LiveTalk Model",
@@ -77,10 +78,8 @@ def sound(audio: Any, sample_rate: int, folder: Path) -> NDArray[np.float32]:
         OutputError: the file cannot be written.
     """
     waveform, rate = _waveform(audio)
-    # The sum of float64 is the one that reading a sound file uses: the same sound, the same frames.
-    mono = waveform.to("cpu", torch.float64).mean(dim=0).to(torch.float32).numpy()
-    with array_sound(mono, sample_rate, from_rate=rate, name="The audio input") as reader:
-        if len(mono) <= FILE_BACKED_SECONDS * rate:
+    with array_sound(_mono_blocks(waveform), sample_rate, from_rate=rate, name="The audio input") as reader:
+        if waveform.shape[1] <= FILE_BACKED_SECONDS * rate:
             return np.concatenate(list(reader))
         return _in_file(reader, folder)
 
@@ -152,6 +151,13 @@ def _waveform(audio: Any) -> tuple[torch.Tensor, int]:
     return waveform[0].detach(), rate
 
 
+def _mono_blocks(waveform: torch.Tensor) -> Iterator[NDArray[np.float32]]:
+    """The mean over the channels, block by block: hours of sound are not copied as a whole."""
+    for block in waveform.split(_BLOCK_SAMPLES, dim=1):
+        # The sum of float64 is the one that reading a sound file uses: the same sound, the same frames.
+        yield block.to("cpu", torch.float64).mean(dim=0).to(torch.float32).numpy()
+
+
 def _in_file(blocks: Any, folder: Path) -> NDArray[np.float32]:
     path = folder / f"sound-{uuid4().hex}.f32"
     try:
@@ -160,8 +166,11 @@ def _in_file(blocks: Any, folder: Path) -> NDArray[np.float32]:
             for block in blocks:
                 file.write(np.ascontiguousarray(block, np.float32).data)
         return _mapped(path)
-    except OSError as error:
-        path.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"The sound cannot be kept in {folder} ({error.strerror}).", TEMPORARY_FOLDER_HINT, file=str(path)
         ) from error

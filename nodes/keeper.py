@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from .recipes import ModelRecipe
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class Keeper:
                     self._drop()
                 self._use.release()
 
+    def holds(self, recipe: ModelRecipe) -> bool:
+        """Whether the model of this recipe is ready, so that no memory has to be found for it."""
+        with self._state:
+            return self._recipe == recipe and self._is_alive()
+
     def release(self) -> str:
         """Let the model go, now or as soon as the run that uses it has ended; says which."""
         with self._state:
@@ -66,7 +73,7 @@ class Keeper:
         with self._state:
             recipe, backend = self._recipe, self._backend
             facts: dict[str, Any] = {"busy": self._use.locked(), "model": None}
-            if recipe is not None and backend is not None:
+            if recipe is not None and backend is not None and self._is_alive():
                 facts["model"] = recipe.name
                 facts["gpus"] = recipe.gpus
                 facts["processes"] = list(backend.worker_pids)
@@ -78,6 +85,11 @@ class Keeper:
                 self._drop()
                 self._backend, self._recipe = make(), recipe
             return self._backend
+
+    def _is_alive(self) -> bool:
+        """Idle processes end by themselves after a while."""
+        pids = () if self._backend is None else self._backend.worker_pids
+        return bool(pids) and all(psutil.pid_exists(pid) for pid in pids)
 
     def _drop(self) -> None:
         self._release_due = False

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from livetalk_core.daemon.client import Client
-from livetalk_core.daemon.daemon_config import DaemonConfig
 from livetalk_core.errors import DeadlineError
 from livetalk_core.media import VideoWriter, frame_digest
 from livetalk_core.production import ChunkRecord, Observer, VideoRequest, daemon_config, make_backend
@@ -137,7 +136,6 @@ def _from_here(recipe: LatentRecipe, reins: Reins) -> Pieces:
 def _request(vae: ModelRecipe) -> VideoRequest:
     return VideoRequest(
         "", Path(), model=vae.folder, device=vae.device, dtype=vae.dtype, world_size=vae.gpus,
-        daemon=DaemonConfig(revision=vae.stamp),
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from livetalk_core.daemon.daemon_config import DaemonConfig
 from livetalk_core.production.request import Recording, VideoRequest
 
 from .placing import runs_in_daemon
@@ -47,6 +46,5 @@ def video_request(stream: StreamRecipe, output: Path, stop: Callable[[], bool]) 
         offload=model.offload,
         world_size=model.gpus if runs_in_daemon(model) else None,
         attention=model.attention,
-        daemon=DaemonConfig(revision=model.stamp),
         stop=stop,
     )

@@ -54,7 +54,8 @@ async def free_memory(request: web.Request, handler: Any) -> web.StreamResponse:
             wanted = json.loads(await request.text())
         except ValueError:
             return answer
-        if isinstance(wanted, dict) and wanted.get("unload_models"):
+        # As the host reads it: who wants memory wants it from models, unless he says otherwise.
+        if isinstance(wanted, dict) and wanted.get("unload_models", wanted.get("free_memory")):
             await asyncio.get_running_loop().run_in_executor(None, release_all)
     return answer
 

@@ -106,6 +106,9 @@ def run(work: Callable[[Reins], T], output: Path, view: View) -> T:
     except BaseException:
         thread.reins.stop.set()
         thread.join(_PATIENCE_SECONDS)
+        if not thread.is_alive():
+            # It may have finished its work just before it was told.
+            output.unlink(missing_ok=True)
         raise
     thread.join()
     if thread.error is not None:
@@ -134,6 +137,8 @@ class _Thread(threading.Thread, Generic[T]):
         """See `threading.Thread`: do the work, and keep its result or its error."""
         try:
             self.result.append(self._work(self.reins))
+            if self.reins.stop.is_set():
+                self._output.unlink(missing_ok=True)
         except BaseException as error:
             if isinstance(error, OutputError) and error.details.get("errno"):
                 error.hint = TEMPORARY_FOLDER_HINT  # nobody chose the folder of this file

@@ -22,6 +22,7 @@ from .limits import choice_problem, require_no_problem, socket_problem
 from .recipes import ModelRecipe, StreamRecipe
 
 if TYPE_CHECKING:
+    from .keeper import Keeper
     from .sink_view import SinkView
 
 DECODINGS = ["exact", "tiled"]
@@ -141,16 +142,24 @@ def _make_stream(stream: StreamRecipe, output: Path, view: SinkView) -> str:
     from .stream_run import run_stream
 
     require_recipe(stream, StreamRecipe, "stream")
-    if KEEPER.status()["model"] is None:
-        make_room()
+    _make_room_for(stream.model, KEEPER)
     return run_stream(stream, output, view).to_json()
 
 
 def _decode(samples: Any, model: Any, fps: int, tiled: bool, output: Path, view: SinkView) -> str:
+    from .keeper import VAE_KEEPER
     from .latent_run import run_latents
     from .planning import plan_latents
 
-    return run_latents(plan_latents(samples, model, fps, tiled), output, view)
+    plan = plan_latents(samples, model, fps, tiled)
+    _make_room_for(plan.vae, VAE_KEEPER)
+    return run_latents(plan, output, view)
+
+
+def _make_room_for(model: ModelRecipe, keeper: Keeper) -> None:
+    """Models of ComfyUI's own give way where ours has yet to be loaded onto their GPU."""
+    if model.device != "cpu" and not keeper.holds(model):
+        make_room()
 
 
 def _result(output: Path, view: SinkView, report: str) -> Any:

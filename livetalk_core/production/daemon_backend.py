@@ -21,7 +21,7 @@ from ..daemon.client import Client, RemoteChunk, RemoteStream
 from ..daemon.daemon_config import DaemonConfig
 from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
-from ..errors import DaemonUnavailableError, DeadlineError
+from ..errors import DaemonUnavailableError, DeadlineError, LiveTalkError
 from ..loading.describe import RANDOM_PREFIX
 from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER, find_model
 from ..loading.model_files import files_stamp
@@ -107,7 +107,11 @@ class DaemonBackend:
         except DaemonUnavailableError:
             if self._lease is None:
                 raise
-            # It may have been idle for too long since the last time, or was ended by somebody else.
+            # It may have been idle for too long since the last time, was ended by somebody else, or has given its ranks
+            # up. One of our own that has would be joined again.
+            if not self._lease.welcome.detached:
+                with contextlib.suppress(LiveTalkError):
+                    self._lease.shutdown()
             self.close()
             model = self._load(watch)
         assert self._lease is not None

@@ -28,7 +28,7 @@ from fakes.faults import Fault, at_start, fail_at
 
 from livetalk_core.chunking import total_frames
 from livetalk_core.daemon.client import Client
-from livetalk_core.errors import AudioError, CheckpointError, OutputError, WorkerFailedError
+from livetalk_core.errors import AudioError, CheckpointError, OutputError, WorkerDiedError, WorkerFailedError
 from livetalk_core.media import frame_digest, open_sound, probe_video
 from livetalk_core.production import Observer, Recording, Report, Stopped, VideoRequest, make_backend, produce
 from livetalk_core.production import daemon_config as daemon_config_of
@@ -58,7 +58,7 @@ class Notes(Observer):
 
 
 def request(tmp_path: Path, samples: Any, *faults: Fault, out: str = "out.mkv", **fields: Any) -> VideoRequest:
-    options = {name: fields.pop(name) for name in ("options", "deadlines", "grace") if name in fields}
+    options = {name: fields.pop(name) for name in ("options", "deadlines", "grace", "restarts") if name in fields}
     daemon = daemon_config(_root(tmp_path), *faults, **options)
     recording = Recording(samples, 16_000) if isinstance(samples, np.ndarray) else samples
     return VideoRequest(
@@ -253,6 +253,20 @@ def test_kept_backend_serves_one_video_after_the_other_and_survives_its_daemon(t
     finally:
         backend.close()
     assert_all_gone(tmp_path / "run")
+
+
+def test_kept_backend_leaves_a_daemon_that_has_given_up(tmp_path: Path) -> None:
+    """Its supervisor lives on for a while, and would be joined again and again."""
+    samples = sound(2.5).clip(-1, 1)
+    too_much = request(tmp_path, samples, fail_at("kill", chunk=1), restarts=0, grace=30)
+    backend = make_backend(too_much)
+    try:
+        with pytest.raises(WorkerDiedError):
+            produce(too_much, backend=backend)
+        less = replace(too_much, audio=Recording(samples[: SLICE // 2], 16_000), output=tmp_path / "less.mkv")
+        assert len(produce(less, backend=backend).chunks) == 1
+    finally:
+        backend.close()
 
 
 def test_ranks_that_are_loaded_make_a_video_for_a_program_without_the_model_libraries(tmp_path: Path) -> None:

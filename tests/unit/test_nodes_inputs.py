@@ -94,6 +94,14 @@ def test_unusable_sound_is_refused_by_name(tmp_path: Path, value: Any, words: st
     assert words in caught.value.message and caught.value.hint
 
 
+def test_long_sound_that_turns_bad_leaves_no_file(tmp_path: Path) -> None:
+    waveform = torch.zeros(1, 2, 70 * 1000)
+    waveform[..., -1] = float("nan")
+    with pytest.raises(AudioError):
+        inputs.sound({"waveform": waveform, "sample_rate": 1000}, 1000, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_features_of_the_core_nodes() -> None:
     features = torch.zeros(1, 512, 4096)
     assert inputs.text_features([[features, {"pooled_output": None}]]) is features

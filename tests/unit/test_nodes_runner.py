@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from livetalk_core.production.backend import Backend
 from nodes import planning, requests
 from nodes.keeper import Keeper
 from nodes.recipes import AudioRecipe, ModelRecipe, StreamRecipe
-from nodes.runner import VideoShape
+from nodes.runner import Reins, VideoShape, run
 from nodes.stream_run import run_stream
 
 pytestmark = pytest.mark.unit
@@ -142,6 +145,34 @@ def test_the_model_stays_until_another_is_asked_for_or_it_is_released() -> None:
     assert keeper.status() == {"busy": False, "model": "embedded", "gpus": 1, "processes": [1]}
     assert keeper.release() == "released" and second.closed == 1
     assert keeper.release() == "nothing was loaded" and keeper.status() == {"busy": False, "model": None}
+
+
+def test_a_model_whose_processes_have_ended_is_not_held() -> None:
+    keeper = Keeper()
+    assert not keeper.holds(EMBEDDED)
+    backend = use(keeper, EMBEDDED)
+    assert keeper.holds(EMBEDDED) and not keeper.holds(replace(EMBEDDED, gpus=2))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    backend.worker_pids = (1, ended.pid)
+    assert not keeper.holds(EMBEDDED) and keeper.status()["model"] is None
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.8])
+def test_work_that_finishes_though_it_was_told_to_stop_leaves_nothing(tmp_path: Path, seconds: float) -> None:
+    output = tmp_path / "out.mp4"
+
+    def work(reins: Reins) -> None:
+        reins.tell(lambda view: view.phase("finishing"))
+        time.sleep(seconds)
+        output.write_bytes(b"video")
+
+    with pytest.raises(Halt):
+        run(work, output, Watcher(stop_at="finishing"))
+    for thread in threading.enumerate():
+        if thread.name == "livetalk-run":
+            thread.join()
+    assert not output.exists()
 
 
 def test_a_release_during_a_run_waits_for_its_end() -> None:

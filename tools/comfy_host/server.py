@@ -68,6 +68,9 @@ class ComfyServer:
         Raises:
             RuntimeError: it ended, or did not answer in time; with the end of its log.
         """
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                raise RuntimeError(f"Port {self.port} is taken by another program: choose another one.")
         self._prepare()
         home = host_folder().absolute()
         command = [
@@ -84,12 +87,14 @@ class ComfyServer:
             command, stdout=self._log, stderr=subprocess.STDOUT, cwd=self.base,
             env={**inherited, **self._environment},
         )  # fmt: skip
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
-                text = self.log_text()[-4000:]
-                self.stop()
-                raise RuntimeError(f"ComfyUI did not start:\n{text}")
-            time.sleep(0.2)
+        try:
+            while not self._answers():
+                if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
+                    raise RuntimeError(f"ComfyUI did not start:\n{self.log_text()[-4000:]}")
+                time.sleep(0.2)
+        except BaseException:
+            self.stop()
+            raise
         self.start_seconds = time.monotonic() - began
 
     def wait(self) -> None:

@@ -107,15 +107,19 @@ export async function feed(body, type, video, signal, began, limits = LIMITS) {
   const fragments = new Fragments();
   const reader = body.getReader();
   let shown = false;
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done || signal.aborted) break;
-    for (const piece of fragments.push(value)) {
-      await buffer.add(piece);
-      if (shown || !buffer.end()) continue;
-      shown = true;
-      began();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done || signal.aborted) break;
+      for (const piece of fragments.push(value)) {
+        await buffer.add(piece);
+        if (shown || !buffer.end()) continue;
+        shown = true;
+        began();
+      }
     }
+  } finally {
+    // What has come can be seen to its end, also where the connection broke.
+    if (source.readyState === "open" && !buffer.buffer.updating) source.endOfStream();
   }
-  if (source.readyState === "open") source.endOfStream();
 }

@@ -21,6 +21,13 @@ function nodeOf(id) {
   return node;
 }
 
+// The page itself names those by the subgraph's definition: "5f0c…:2".
+function placedNode(id) {
+  const [subgraph, local] = String(id).split(":");
+  const graph = rootGraph()?.subgraphs?.get(subgraph);
+  return graph ? graph.getNodeById(local) ?? graph.getNodeById(Number(local)) : nodeOf(id);
+}
+
 // The player that an event is for; none where another workflow is open, whose nodes may have the same ids.
 function playerOf(id, prompt) {
   const origin = workflows.get(prompt);
@@ -49,14 +56,17 @@ function listen() {
     if (file) playerOf(detail.display_node ?? detail.node, detail.prompt_id)?.finish(file);
   });
   for (const [name, why] of [["execution_interrupted", "stopped"], ["execution_error", "failed"]])
-    api.addEventListener(name, ({ detail }) => playerOf(detail.node_id, detail.prompt_id)?.halt(why));
+    api.addEventListener(name, ({ detail }) => {
+      // Of runs without a sink nothing has been told: in another workflow any node may have the same id.
+      if (detail.node_type === SINK) playerOf(detail.node_id, detail.prompt_id)?.halt(why);
+    });
 }
 
 // What a finished run has left on the nodes: the page keeps it for the workflows that it has open.
 function restore() {
   for (const [id, output] of Object.entries(app.nodeOutputs ?? {})) {
     const file = output?.livetalk_video?.[0];
-    if (file) players.get(nodeOf(id))?.restore(file);
+    if (file) players.get(placedNode(id))?.restore(file);
   }
 }
 
@@ -65,6 +75,9 @@ app.registerExtension({
   async init() {
     await loadTexts();
     listen();
+  },
+  beforeConfigureGraph() {
+    Player.closeAll();
   },
   afterConfigureGraph() {
     setTimeout(restore); // the page brings it back right after this

@@ -67,8 +67,10 @@ export class Player {
     try {
       const answer = await api.fetchApi(`/livetalk/live/${name}`, { signal: abort.signal });
       const type = answer.headers.get("Content-Type");
+      // A proxy that gave up, or too many viewers: the next chunk tries again.
+      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
       // Else the finished file will be shown; who does not read gets still pictures until then.
-      if (!answer.ok || !window.MediaSource?.isTypeSupported(type)) return abort.abort();
+      if (!window.MediaSource?.isTypeSupported(type)) return abort.abort();
       this.setState("live");
       await feed(answer.body, type, this.video, abort.signal, () => this.begin());
     } catch (error) {
@@ -81,6 +83,7 @@ export class Player {
 
   // There is something to see. Without a click into the page, browsers refuse sound.
   async begin() {
+    if (!open.has(this)) return; // its node went while this came
     this.setSound(wantsSound);
     try {
       await this.video.play();
@@ -149,6 +152,11 @@ export class Player {
     this.abort?.abort();
     this.stream = null;
     if (this.video.src.startsWith("blob:")) URL.revokeObjectURL(this.video.src);
+  }
+
+  // All nodes are going to be replaced; those within subgraphs are not told of their end.
+  static closeAll() {
+    for (const player of [...open]) player.close();
   }
 
   // The node is gone. A video outside of the page would go on speaking.
