@@ -21,7 +21,7 @@ from ..daemon.client import Client, RemoteChunk, RemoteStream
 from ..daemon.daemon_config import DaemonConfig
 from ..daemon.extras import pack_extras
 from ..daemon.messages import Event, Health, ModelInfo
-from ..errors import DaemonUnavailableError, DeadlineError, LiveTalkError
+from ..errors import DaemonError, DaemonUnavailableError, DeadlineError, LiveTalkError
 from ..loading.describe import RANDOM_PREFIX
 from ..loading.layout import EMBEDDED, EMBEDDED_FOLDER, find_model
 from ..loading.model_files import files_stamp
@@ -102,13 +102,14 @@ class DaemonBackend:
         """See `Backend`."""
         watch.check()
         self._loading.clear()
+        kept = self._lease is not None
         try:
             model = self._load(watch)
-        except DaemonUnavailableError:
-            if self._lease is None:
+        except DaemonError as error:
+            if self._lease is None or not (kept or isinstance(error, DaemonUnavailableError)):
                 raise
             # It may have been idle for too long since the last time, was ended by somebody else, or has given its ranks
-            # up. One of our own that has would be joined again.
+            # up, or is about to. One of our own that has would be joined again.
             if not self._lease.welcome.detached:
                 with contextlib.suppress(LiveTalkError):
                     self._lease.shutdown()
