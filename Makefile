@@ -98,7 +98,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The embedded model from nothing: about four and a half hours on two quiet cores (docs/embedded-model.md). Interrupted,
+# The embedded model from nothing: about three and a half hours on two quiet cores (docs/embedded-model.md). Interrupted,
 # the same command goes on.
 RUNS ?= runs
 EMBEDDED ?= livetalk_core/assets/tiny
