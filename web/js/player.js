@@ -67,8 +67,11 @@ export class Player {
     try {
       const answer = await api.fetchApi(`/livetalk/live/${name}`, { signal: abort.signal });
       const type = answer.headers.get("Content-Type");
-      // A proxy that gave up, or too many viewers: the next chunk tries again.
-      if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+      // A proxy that gave up, or too many viewers: the next chunk tries again; after the last one nobody has to.
+      if (!answer.ok) {
+        if (this.stream === name) this.stream = null;
+        return;
+      }
       // Else the finished file will be shown; who does not read gets still pictures until then.
       if (!window.MediaSource?.isTypeSupported(type)) return abort.abort();
       this.setState("live");
