@@ -52,7 +52,9 @@ def make_sequence(
     # Making xfuser's groups is collective: nobody begins where one cannot.
     if not _anywhere(groups, problem):
         theirs, problem = _tried(ours, plan, head_dim, dtype)
-        if theirs is not None and not _anywhere(groups, problem):
+        # Collective as well: also who failed has to come here.
+        failed = _anywhere(groups, problem)
+        if theirs is not None and not failed:
             return theirs
     reason = problem or ParallelError("xfuser failed on another rank.")
     if backend == "xfuser":

@@ -55,6 +55,27 @@ def wrong(groups: Groups) -> dict[str, Any]:
     return {"error": ""}
 
 
+def fails_on_one(groups: Groups) -> dict[str, Any]:
+    """A backend that fails on one rank alone, after its exchanges, is refused on all."""
+    plan = make_plan(groups.world, HEADS, 64, (8, 8))
+    real = sequence_xfuser.XFuserSequence.run
+
+    def run(self: Any, query: Any, key: Any, value: Any, length: int) -> Any:
+        result = real(self, query, key, value, length)
+        if groups.rank == 0:
+            raise RuntimeError("no kernel image")
+        return result
+
+    sequence_xfuser.XFuserSequence.run = run
+    try:
+        make_sequence(plan, groups, 16, torch.float32, "xfuser")
+    except LiveTalkError as error:
+        return {"error": error.message}
+    finally:
+        sequence_xfuser.XFuserSequence.run = real
+    return {"error": ""}
+
+
 def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
     """All cases of a world; those with xfuser's own ring come last, because its import stays."""
     xfuser_shim.install()
@@ -65,4 +86,5 @@ def cases(world: int) -> dict[str, Callable[[Groups], dict[str, Any]]]:
                 key = f"{ulysses}x{ring}-{length}-{'xfuser' if own_ring else 'torch'}"
                 found[key] = partial(compare, ulysses=ulysses, ring=ring, length=length, own_ring=own_ring)
     found["wrong"] = wrong
+    found["fails_on_one"] = fails_on_one
     return found
