@@ -195,20 +195,13 @@ def models_in(folder: Path, required: bool = True) -> Iterator[Finding]:
         folder: Where to look.
         required: Finding none is a problem.
     """
-    inside = [child for child in sorted(folder.iterdir()) if _looks_like_model(child)] if folder.is_dir() else []
-    if _looks_like_model(folder) or (required and not inside):
+    from ..loading.layout import looks_like_model
+
+    inside = [child for child in sorted(folder.iterdir()) if looks_like_model(child)] if folder.is_dir() else []
+    if looks_like_model(folder) or (required and not inside):
         inside = [folder]
     for path in inside:
         yield model_finding(path, f"model {path}")
-
-
-def _looks_like_model(path: Path) -> bool:
-    from ..loading.layout import MANIFEST, TRANSFORMER_STEM
-
-    try:
-        return (path / MANIFEST).is_file() or any(path.glob(f"{TRANSFORMER_STEM}*.safetensors"))
-    except OSError:  # a folder that is not for us to look into
-        return False
 
 
 def model_finding(path: Path | None, subject: str) -> Finding:

@@ -161,12 +161,16 @@ def _unknown_folder(folder: Path, exists: bool) -> CheckpointError:
     )
 
 
+def looks_like_model(folder: Path) -> bool:
+    """Whether a folder may be a model in either layout; not one that is not for us to look into."""
+    try:
+        return (folder / MANIFEST).is_file() or any(folder.glob(f"{TRANSFORMER_STEM}*.safetensors"))
+    except OSError:
+        return False
+
+
 def _models_in(folder: Path) -> list[str]:
-    return [
-        str(child)
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and ((child / MANIFEST).is_file() or any(child.glob(f"{TRANSFORMER_STEM}*.safetensors")))
-    ][:3]
+    return [str(child) for child in sorted(folder.iterdir()) if child.is_dir() and looks_like_model(child)][:3]
 
 
 def _suggest(names: Sequence[str]) -> str:

@@ -93,8 +93,6 @@ def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0,
     """
     require_trainable(first_seed, count)
     make_folder(folder)
-    # Without it these are no clips, whatever is overwritten.
-    (folder / "clips.json").unlink(missing_ok=True)
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "frames": ((count, VIDEO_FRAMES, SIZE, SIZE, 3), np.uint8),
         "references": ((count, SIZE, SIZE, 3), np.uint8),
@@ -103,6 +101,8 @@ def render_clips(bank_path: Path, folder: Path, count: int, first_seed: int = 0,
         "blinks": ((count, VIDEO_FRAMES), np.float32),
     }
     require_space(folder, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values()))
+    # Without it these are no clips, whatever is overwritten.
+    (folder / "clips.json").unlink(missing_ok=True)
     arrays = [
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape) for name, (shape, dtype) in shapes.items()
     ]

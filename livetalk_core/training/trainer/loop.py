@@ -199,10 +199,13 @@ class Trainer:
 
     def _facts(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self.recipe)
-        run = {key: value for key, value in plain["run"].items() if key not in _CHANGEABLE}
-        return {"run": run, "method": plain["method"], **self._identity}
+        return {"run": _lasting(plain["run"]), "method": plain["method"], **self._identity}
 
     def _check_same(self, saved: dict[str, Any], path: Path) -> None:
         # Earlier versions wrote down more of what may change, and less about model and data.
-        run = {key: value for key, value in saved["run"].items() if key not in _CHANGEABLE}
-        require_same(path, {**saved, "run": run}, self._facts(), unknown=self._identity)
+        require_same(path, {**saved, "run": _lasting(saved["run"])}, self._facts(), unknown=self._identity)
+
+
+def _lasting(run: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that may not change."""
+    return {key: value for key, value in run.items() if key not in _CHANGEABLE}
